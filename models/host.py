@@ -1,0 +1,131 @@
+"""What a host worker is told (its settings file) and what it reports of its host."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.base import AbsolutePath, Address, Count, Model, Name, Port, SocketPath, Text
+from models.datapath import TlsFiles
+
+
+class HostSettings(Model):
+    """Settings file of one host worker (JSON). Temporal's address comes from Temporal's own profile and environment."""
+
+    site: Name
+    host: Name
+    """The host's name in NovaCron: names its task queue and must be a DNS name in its certificate."""
+    libvirt_socket: SocketPath = "/run/libvirt/libvirt-sock"
+    state_dir: Annotated[str, Field(pattern=r"^/[^\x00]{0,40}$")] = "/run/novacron"
+    """Each migration gets a folder here, the same path on every host of the site. Short: it holds sockets."""
+    migration_address: Address
+    """Address at which this host's data path listens for incoming migrations."""
+    migration_namespace: Name | None = None
+    """Network namespace (name under /run/netns) that holds the migration network; None: the worker's own."""
+    port_range: tuple[Port, Port] = (49152, 49407)
+    tls: TlsFiles
+    slots: Annotated[int, Field(ge=1, le=64)] = 8
+    """Activities that may run at once on this host."""
+    memory_reserve_mib: Count = 256
+    """Memory that incoming VMs must leave free."""
+
+
+class SiteSettings(Model):
+    """Settings file of a control worker (JSON): the site it serves and the hosts that belong to it."""
+
+    site: Name
+    hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+
+
+VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]
+
+
+class DiskReport(Model):
+    """One disk of a VM. `identity` is equal on two hosts exactly when both see the same file or device; it is built
+    from the file system's source, the inode and the size, and is empty when the path does not exist there."""
+
+    target: Name
+    path: AbsolutePath
+    readonly: bool = False
+    identity: Annotated[str, Field(max_length=1024)] = ""
+
+
+class VmReport(Model):
+    """A VM as its host's libvirt sees it."""
+
+    name: Name
+    uuid: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")]
+    state: VmState
+    reason: Annotated[int, Field(ge=0, le=64)] = 0
+    """libvirt's reason code for the state."""
+    memory_mib: Count
+    vcpus: Annotated[int, Field(ge=1, le=4096)]
+    persistent: bool = False
+    job: bool = False
+    """A libvirt job (migration, save, ...) is running on it."""
+
+
+class HostReport(Model):
+    """A host as its worker sees it."""
+
+    site: Name
+    host: Name
+    uuid: Annotated[str, Field(max_length=64)]
+    libvirt_version: Annotated[str, Field(max_length=32)]
+    qemu_version: Annotated[str, Field(max_length=32)]
+    cpu_model: Annotated[str, Field(max_length=128)] = ""
+    cpus: Count = 0
+    memory_total_mib: Count
+    memory_free_mib: Count
+    vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
+    migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
+    """Ids of data paths that live on this host."""
+
+
+class SiteReport(Model):
+    """All hosts of a site; `silent` ones are members whose worker did not answer, with the reason."""
+
+    site: Name
+    hosts: Annotated[tuple[HostReport, ...], Field(max_length=2000)] = ()
+    silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
+
+
+class VmSheet(Model):
+    """Everything the destination needs to decide whether it can take the VM."""
+
+    vm: VmReport
+    host: Name
+    machine: Annotated[str, Field(max_length=64)] = ""
+    arch: Annotated[str, Field(max_length=32)] = ""
+    emulator: Annotated[str, Field(max_length=256)] = ""
+    virt_type: Annotated[str, Field(max_length=16)] = ""
+    """libvirt's domain type: kvm or qemu (TCG)."""
+    cpu_xml: Annotated[str, Field(max_length=65536)] = ""
+    """The <cpu> element libvirt would migrate, for comparison on the destination; empty when it has none."""
+    disks: Annotated[tuple[DiskReport, ...], Field(max_length=64)] = ()
+    host_devices: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Attached devices of the host itself: they cannot move."""
+    qemu_version: Annotated[str, Field(max_length=32)] = ""
+    host_uuid: Annotated[str, Field(max_length=64)] = ""
+
+
+class Finding(Model):
+    """One result of a check, as data."""
+
+    id: Name
+    severity: Literal["blocker", "warning"]
+    what: Text
+    remedy: Text
+
+
+class Findings(Model):
+    items: Annotated[tuple[Finding, ...], Field(max_length=200)] = ()
+
+
+class VmSighting(Model):
+    """Answer of one host to: do you have this VM? Only an answer counts; silence is not absence."""
+
+    host: Name
+    present: bool
+    vm: VmReport | None = None

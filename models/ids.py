@@ -1,0 +1,18 @@
+"""Workflow ids: one module, so that two starts of the same operation always collide."""
+
+from __future__ import annotations
+
+
+def migrate_vm(site: str, vm: str) -> str:
+    """Id of the one operation that may move this VM: it is the lock. `vm/<site>/<vm>`"""
+    return f"vm/{site}/{vm}"
+
+
+def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
+    """(site, vm) of an id made by `migrate_vm`, or None."""
+    parts = workflow_id.split("/")
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == "vm" and all(parts) else None
+
+
+def inventory(site: str, unique: str) -> str:
+    return f"inventory/{site}/{unique}"

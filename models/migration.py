@@ -1,0 +1,150 @@
+"""Requests, steps, progress and outcome of one live migration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds, Text
+from models.datapath import Codec, DataPathStatus
+
+
+class MigrationPolicy(Model):
+    """How the move may be done. Defaults fit a VM on a link of 50 Mbit/s to 10 Gbit/s."""
+
+    lanes: Annotated[int, Field(ge=1, le=16)] = 2
+    """TCP streams under TLS. More help on fast or lossy links and cost CPU."""
+    codec: Codec = "auto"
+    """auto follows the link: lz4 while the CPU is the limit, zstd when the link is."""
+    max_downtime_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
+    """Longest final pause libvirt may plan for. Smaller: more rounds, longer move."""
+    bandwidth_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Upper bound for reading guest memory, MiB/s; 0 is no bound."""
+    finish_within: Annotated[float, Field(gt=0, le=86400 * 7)] = 6 * 3600
+    """Seconds after which the move is given up and the VM stays where it is."""
+    resume_within: Annotated[float, Field(gt=0, le=86400)] = 300
+    """Seconds a lost link may stay lost before the move is given up."""
+
+
+class MigrateRequest(Model):
+    """Input of the workflow novacron.MigrateVm."""
+
+    vm: Name
+    to: Name
+    """Destination host."""
+    source: Name | None = None
+    """Host that runs the VM; found by asking every host of the site when omitted."""
+    policy: MigrationPolicy = MigrationPolicy()
+
+
+Phase = Literal["checking", "preparing", "moving", "confirming", "cleaning", "done", "failed", "cancelled"]
+
+
+class Progress(Model):
+    """How far a move is. Percent never runs back. Memory in bytes of guest RAM, rates in bytes a second."""
+
+    phase: Phase = "checking"
+    percent: Annotated[float, Field(ge=0, le=100)] = 0
+    eta: Seconds | None = None
+    """Seconds until the memory is across, from the rate of the last seconds; None while unknown."""
+    elapsed: Seconds = 0
+    memory_total: Count = 0
+    memory_remaining: Count = 0
+    iteration: Count = 0
+    raw_rate: float = 0
+    wire_rate: float = 0
+    wire_bytes: Count = 0
+    raw_bytes: Count = 0
+    lanes_alive: Count = 0
+    redials: Count = 0
+    link: Annotated[str, Field(max_length=32)] = ""
+    note: Text = ""
+
+
+class VmRef(Model):
+    vm: Name
+    uuid: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] | None = None
+
+
+class Endpoint(Model):
+    """Where a destination's data path listens."""
+
+    address: Address
+    port: Port
+
+
+class OpenPath(Model):
+    """Start (or find) this host's end of the data path. `endpoint` is given to the source only."""
+
+    migration_id: MigrationId
+    peer: Name
+    endpoint: Endpoint | None = None
+    policy: MigrationPolicy = MigrationPolicy()
+
+
+class MoveVm(Model):
+    """Move the VM over the open data path (long; run on the source's host)."""
+
+    migration_id: MigrationId
+    vm: VmRef
+    source: Name
+    destination: Name
+    policy: MigrationPolicy = MigrationPolicy()
+    started: Seconds = 0
+    """Seconds the operation had already taken when this step was scheduled (for progress)."""
+
+
+class MoveResult(Model):
+    """What the source's libvirt said when the VM had left."""
+
+    seconds: Seconds = 0
+    downtime_ms: Count = 0
+    memory_total: Count = 0
+    iterations: Count = 0
+    attached: bool = False
+    """This attempt found the move already running (or finished) rather than starting it."""
+    cancel_came_too_late: bool = False
+
+
+class ClosePath(Model):
+    migration_id: MigrationId
+
+
+class PathReport(Model):
+    """Last status of a data path end before it was stopped; None when there was none."""
+
+    status: DataPathStatus | None = None
+
+
+class AgentsQuery(Model):
+    queues: Annotated[tuple[str, ...], Field(max_length=2000)]
+
+
+class AgentsAnswer(Model):
+    polled: Annotated[dict[str, bool], Field(max_length=2000)]
+
+
+class MigrationOutcome(Model):
+    """Result of novacron.MigrateVm: the VM runs on `destination`, and nowhere else."""
+
+    vm: Name
+    site: Name
+    source: Name
+    destination: Name
+    migration_id: MigrationId
+    seconds: Seconds
+    """From the start of the workflow to the confirmed switch."""
+    downtime_ms: Count = 0
+    """libvirt's own figure for the final pause."""
+    memory_bytes: Count = 0
+    raw_bytes: Count = 0
+    """Bytes QEMU and libvirt wrote into the data path."""
+    wire_bytes: Count = 0
+    """Bytes the data path put on the link (before TLS framing)."""
+    iterations: Count = 0
+    redials: Count = 0
+    digest: str = ""
+    """BLAKE3 of the memory stream, equal at both ends."""
+    digest_verified: bool = False
+    notes: Annotated[tuple[Text, ...], Field(max_length=20)] = ()

@@ -1,0 +1,297 @@
+"""A site without hypervisors: the real queues, workers and Temporal, with hosts that are dictionaries.
+
+A test scripts it with `at(host, step, ...)`: raise an error, hold until released, or change the world first. Everything
+that was asked of a host is in `journal`, in order. tests/workflow/test_contract.py holds it to the real activities.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import Worker
+
+from models import ids, queues
+from models.datapath import DataPathStatus, FlowStatus
+from models.host import (
+    Finding,
+    Findings,
+    HostReport,
+    SiteSettings,
+    VmReport,
+    VmSheet,
+    VmSighting,
+    VmState,
+)
+from models.migration import (
+    AgentsAnswer,
+    AgentsQuery,
+    ClosePath,
+    Endpoint,
+    MoveResult,
+    MoveVm,
+    OpenPath,
+    PathReport,
+    Progress,
+    VmRef,
+)
+from workflows import WORKFLOWS
+
+VM = "counter"
+UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
+MIB = 1 << 20
+
+
+def vm(state: VmState = "running", *, job: bool = False, name: str = VM) -> VmReport:
+    return VmReport(name=name, uuid=UUID, state=state, memory_mib=256, vcpus=1, job=job)
+
+
+@dataclass
+class Step:
+    """What happens when a step is reached: first `change`, then wait for `release`, then `error`."""
+
+    change: Callable[[], None] = lambda: None
+    error: Exception | None = None
+    release: asyncio.Event | None = None
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    times: int = 1_000_000
+    """How many calls it applies to."""
+
+    async def play(self) -> None:
+        if self.times <= 0:
+            return
+        self.times -= 1
+        self.reached.set()
+        self.change()
+        if self.release is not None:
+            await self.release.wait()
+        if self.error is not None:
+            raise self.error
+
+
+class FakeHost:
+    """HostActivities of one host."""
+
+    def __init__(self, site: FakeSite, name: str) -> None:
+        self.site = site
+        self.name = name
+        self.vms: dict[str, VmReport] = {}
+        self.paths: dict[str, OpenPath] = {}
+        self.findings: tuple[Finding, ...] = ()
+        self.steps: dict[str, Step] = {}
+        self.digest = "d1"
+        self.cancel_too_late = False
+
+    async def _enter(self, step: str) -> None:
+        self.site.journal.append(f"{self.name}.{step}")
+        if step in self.steps:
+            await self.steps[step].play()
+
+    @activity.defn(name="novacron.describe_host")
+    async def describe_host(self) -> HostReport:
+        await self._enter("describe_host")
+        return HostReport(
+            site=self.site.name,
+            host=self.name,
+            uuid=self.name,
+            libvirt_version="9.0.0",
+            qemu_version="7.2.0",
+            memory_total_mib=4096,
+            memory_free_mib=2048,
+            vms=tuple(self.vms.values()),
+        )
+
+    @activity.defn(name="novacron.inspect_vm")
+    async def inspect_vm(self, ref: VmRef) -> VmSheet:
+        await self._enter("inspect_vm")
+        if ref.vm not in self.vms:
+            raise ApplicationError(f"{self.name} has no VM {ref.vm!r}", type="NotFound", non_retryable=True)
+        return VmSheet(vm=self.vms[ref.vm], host=self.name)
+
+    @activity.defn(name="novacron.admit_vm")
+    async def admit_vm(self, sheet: VmSheet) -> Findings:
+        await self._enter("admit_vm")
+        return Findings(items=self.findings)
+
+    @activity.defn(name="novacron.open_path")
+    async def open_path(self, order: OpenPath) -> Endpoint:
+        await self._enter("open_path")
+        self.paths[order.migration_id] = order
+        return order.endpoint or Endpoint(address="10.0.0.2", port=49152)
+
+    @activity.defn(name="novacron.move_vm")
+    async def move_vm(self, order: MoveVm) -> MoveResult:
+        me = activity.client().get_workflow_handle(activity.info().workflow_id or "")
+        for percent in (10, 50):
+            report = Progress(phase="moving", percent=percent, memory_total=256 * MIB, iteration=1)
+            activity.heartbeat(report)
+            await me.signal("novacron.progress", report)
+        beat = asyncio.create_task(self._beat())
+        try:
+            await self._enter("move_vm")
+        except asyncio.CancelledError:
+            if not self.cancel_too_late:
+                self.site.journal.append(f"{self.name}.move_vm aborted")
+                raise
+        finally:
+            beat.cancel()
+        self.site.switch(order.vm.vm, self.name, order.destination)
+        late = self.cancel_too_late
+        return MoveResult(seconds=2, downtime_ms=40, memory_total=256 * MIB, iterations=3, cancel_came_too_late=late)
+
+    @activity.defn(name="novacron.look_for_vm")
+    async def look_for_vm(self, ref: VmRef) -> VmSighting:
+        await self._enter("look_for_vm")
+        found = self.vms.get(ref.vm)
+        return VmSighting(host=self.name, present=found is not None, vm=found)
+
+    @activity.defn(name="novacron.discard_incoming")
+    async def discard_incoming(self, ref: VmRef) -> VmSighting:
+        await self._enter("discard_incoming")
+        self.vms.pop(ref.vm, None)
+        return VmSighting(host=self.name, present=False)
+
+    @activity.defn(name="novacron.close_path")
+    async def close_path(self, order: ClosePath) -> PathReport:
+        await self._enter("close_path")
+        opened = self.paths.pop(order.migration_id, None)
+        return PathReport(status=self._status(opened, order) if opened else None)
+
+    def _status(self, opened: OpenPath, order: ClosePath) -> DataPathStatus:
+        if opened.endpoint is not None:
+            flow = FlowStatus(service="ram", ordinal=0, raw_out=1000, digest_out=self.digest)
+            return DataPathStatus(
+                role="source", migration_id=order.migration_id, pid=1, state="closed", flows=(flow,),
+                raw_out=1000, wire_out=300,
+            )  # fmt: skip
+        flow = FlowStatus(service="ram", ordinal=0, raw_in=1000, digest_in=self.digest)
+        return DataPathStatus(
+            role="destination", migration_id=order.migration_id, pid=2, state="closed", flows=(flow,),
+            raw_in=1000, wire_out=20,
+        )  # fmt: skip
+
+    @staticmethod
+    async def _beat() -> None:
+        """Heartbeats are how a cancel reaches an activity."""
+        while True:
+            activity.heartbeat(Progress(phase="moving", percent=60))
+            await asyncio.sleep(0.05)
+
+
+class FakeControl:
+    """ControlActivities of the site."""
+
+    def __init__(self, site: FakeSite) -> None:
+        self._site = site
+
+    @activity.defn(name="novacron.list_hosts")
+    async def list_hosts(self) -> SiteSettings:
+        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts))
+
+    @activity.defn(name="novacron.agents_polling")
+    async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:
+        live = {queues.host(self._site.name, host) for host in self._site.seen_polling}
+        return AgentsAnswer(polled={queue: queue in live for queue in query.queues})
+
+
+class FakeSite:
+    """Hosts host-a, host-b and host-c; the VM runs on host-a."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.name = f"s{uuid4().hex[:10]}"
+        self.journal: list[str] = []
+        self.hosts = {name: FakeHost(self, name) for name in ("host-a", "host-b", "host-c")}
+        self.hosts["host-a"].vms[VM] = vm()
+        self.seen_polling = set(self.hosts)
+        self._workers: dict[str, AsyncExitStack] = {}
+
+    @property
+    def id(self) -> str:
+        return ids.migrate_vm(self.name, VM)
+
+    @property
+    def queue(self) -> str:
+        return queues.control(self.name)
+
+    @property
+    def source(self) -> FakeHost:
+        return self.hosts["host-a"]
+
+    @property
+    def destination(self) -> FakeHost:
+        return self.hosts["host-b"]
+
+    def at(
+        self,
+        host: FakeHost,
+        step: str,
+        *,
+        change: Callable[[], None] = lambda: None,
+        error: Exception | None = None,
+        hold: bool = False,
+        times: int = 1_000_000,
+    ) -> Step:
+        """Script one step of one host; `times` is to how many calls it applies."""
+        release = asyncio.Event() if hold else None
+        host.steps[step] = Step(change=change, error=error, release=release, times=times)
+        return host.steps[step]
+
+    def switch(self, name: str, source: str, destination: str) -> None:
+        self.hosts[destination].vms[name] = self.hosts[source].vms.pop(name)
+
+    def runs_on(self) -> list[str]:
+        return [host.name for host in self.hosts.values() if VM in host.vms]
+
+    def left_open(self) -> list[str]:
+        return [host.name for host in self.hosts.values() if host.paths]
+
+    def after(self, step: str) -> list[str]:
+        """The journal behind the first entry `step`, without questions."""
+        rest = self.journal[self.journal.index(step) + 1 :]
+        return [entry for entry in rest if not entry.endswith(".look_for_vm")]
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[FakeSite]:
+        """The site with a control worker and one worker per host."""
+        async with AsyncExitStack() as stack:
+            control = FakeControl(self)
+            await stack.enter_async_context(
+                Worker(
+                    self.client,
+                    task_queue=self.queue,
+                    workflows=WORKFLOWS,
+                    activities=[control.list_hosts, control.agents_polling],
+                    max_cached_workflows=100,
+                )
+            )
+            for host in self.hosts.values():
+                self._workers[host.name] = await stack.enter_async_context(AsyncExitStack())
+                await self._workers[host.name].enter_async_context(self._worker(host))
+            yield self
+
+    async def kill(self, host: FakeHost) -> None:
+        """The host's worker goes away, as if its machine had lost power."""
+        await self._workers[host.name].aclose()
+
+    def _worker(self, host: FakeHost) -> Worker:
+        return Worker(
+            self.client,
+            task_queue=queues.host(self.name, host.name),
+            activities=activities_of(host),
+            max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+            default_heartbeat_throttle_interval=timedelta(milliseconds=100),
+        )
+
+
+def activities_of(thing: object) -> list[Callable[..., object]]:
+    """The methods that are activities."""
+    members = [getattr(thing, name) for name in dir(thing) if not name.startswith("_")]
+    return [member for member in members if hasattr(member, "__temporal_activity_definition")]

@@ -1,0 +1,103 @@
+"""One host's activities and the control worker's, each with its queue, its deadlines and a summary people can read.
+
+Workflows call these; nothing else in workflows/ names an activity.
+"""
+
+from __future__ import annotations
+
+from temporalio import workflow
+from temporalio.workflow import ActivityConfig
+
+from models import queues
+from models.host import Findings, HostReport, SiteSettings, VmSheet, VmSighting
+from models.migration import (
+    AgentsAnswer,
+    AgentsQuery,
+    ClosePath,
+    Endpoint,
+    MoveResult,
+    MoveVm,
+    OpenPath,
+    PathReport,
+    VmRef,
+)
+from workflows import deadlines
+
+with workflow.unsafe.imports_passed_through():
+    from activities.control import ControlActivities
+    from activities.host import HostActivities
+
+_call = workflow.execute_activity_method
+
+
+class Control:
+    """The control worker of a site."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+
+    async def hosts(self) -> SiteSettings:
+        return await _call(ControlActivities.list_hosts, **self._to("list the hosts"))
+
+    async def answering(self, hosts: list[str]) -> dict[str, bool]:
+        """Host -> whether its worker polls its queue."""
+        names = {queues.host(self._site, host): host for host in hosts}
+        query = AgentsQuery(queues=tuple(names))
+        answer: AgentsAnswer = await _call(
+            ControlActivities.agents_polling, query, **self._to(f"is a worker there for {_list(hosts)}?")
+        )
+        return {host: answer.polled.get(queue, False) for queue, host in names.items()}
+
+    def _to(self, what: str) -> ActivityConfig:
+        summary = f"{self._site}: {what}"
+        return ActivityConfig(task_queue=queues.control(self._site), summary=summary, **deadlines.CONTROL)
+
+
+class Host:
+    """One host's worker."""
+
+    def __init__(self, site: str, name: str) -> None:
+        self.name = name
+        self._queue = queues.host(site, name)
+
+    async def describe(self) -> HostReport:
+        return await _call(HostActivities.describe_host, **self._to(deadlines.QUESTION, "describe yourself"))
+
+    async def has(self, ref: VmRef) -> VmSighting:
+        """Before the move: a quick question, a dead host is found out fast."""
+        return await _call(HostActivities.look_for_vm, ref, **self._to(deadlines.QUESTION, f"is {ref.vm} there?"))
+
+    async def where_is(self, ref: VmRef) -> VmSighting:
+        """After the move: the answer matters, so it is waited for through an outage."""
+        return await _call(HostActivities.look_for_vm, ref, **self._to(deadlines.CONFIRM, f"is {ref.vm} there?"))
+
+    async def inspect(self, ref: VmRef) -> VmSheet:
+        return await _call(HostActivities.inspect_vm, ref, **self._to(deadlines.QUESTION, f"inspect {ref.vm}"))
+
+    async def admit(self, sheet: VmSheet) -> Findings:
+        return await _call(
+            HostActivities.admit_vm, sheet, **self._to(deadlines.QUESTION, f"can you take {sheet.vm.name}?")
+        )
+
+    async def open_path(self, order: OpenPath) -> Endpoint:
+        what = f"listen for {order.peer}" if order.endpoint is None else f"connect to {order.peer}"
+        return await _call(HostActivities.open_path, order, **self._to(deadlines.PREPARE, what))
+
+    async def move(self, order: MoveVm) -> MoveResult:
+        what = f"move {order.vm.vm} to {order.destination}"
+        return await _call(HostActivities.move_vm, order, **self._to(deadlines.move(order.policy), what))
+
+    async def discard(self, ref: VmRef) -> VmSighting:
+        what = f"remove the paused leftover of {ref.vm}"
+        return await _call(HostActivities.discard_incoming, ref, **self._to(deadlines.DISCARD, what))
+
+    async def close_path(self, migration_id: str) -> PathReport:
+        order = ClosePath(migration_id=migration_id)
+        return await _call(HostActivities.close_path, order, **self._to(deadlines.CLOSE, "close the data path"))
+
+    def _to(self, deadline: ActivityConfig, what: str) -> ActivityConfig:
+        return ActivityConfig(task_queue=self._queue, summary=f"{self.name}: {what}"[:200], **deadline)
+
+
+def _list(hosts: list[str]) -> str:
+    return ", ".join(hosts[:3]) + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")

@@ -1,0 +1,106 @@
+"""The one table of timeouts and retries, by kind of step. No step is without an end.
+
+A host that does not pick up a task within `schedule_to_start` is taken for dead; Temporal does not retry that timeout. Where
+the answer must come even through an outage (confirming, closing) there is none, and `schedule_to_close` bounds it all.
+Questions may be dropped on a cancel; steps with effects are waited for, so that no undo runs beside what it undoes.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType, ActivityConfig
+
+from models.migration import MigrationPolicy
+from workflows import errors
+
+_DROP = ActivityCancellationType.TRY_CANCEL
+_WAIT = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+
+
+def _retry(attempts: int, first: float = 0.5, longest: float = 10) -> RetryPolicy:
+    """`attempts` 0 means as often as schedule_to_close allows."""
+    return RetryPolicy(
+        initial_interval=timedelta(seconds=first),
+        maximum_interval=timedelta(seconds=longest),
+        maximum_attempts=attempts,
+        non_retryable_error_types=list(errors.FINAL),
+    )
+
+
+def _seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+CONTROL = ActivityConfig(
+    start_to_close_timeout=_seconds(15),
+    schedule_to_close_timeout=_seconds(60),
+    retry_policy=_retry(5),
+    cancellation_type=_DROP,
+)
+"""The control worker's own calls: site settings, who polls."""
+
+QUESTION = ActivityConfig(
+    schedule_to_start_timeout=_seconds(20),
+    start_to_close_timeout=_seconds(30),
+    schedule_to_close_timeout=_seconds(90),
+    retry_policy=_retry(3),
+    cancellation_type=_DROP,
+)
+"""Reading a host before anything has started."""
+
+PREPARE = ActivityConfig(
+    schedule_to_start_timeout=_seconds(30),
+    start_to_close_timeout=_seconds(150),
+    schedule_to_close_timeout=_seconds(240),
+    retry_policy=_retry(3),
+    cancellation_type=_WAIT,
+)
+"""Opening one end of the data path; the source's end also waits for the connection."""
+
+CONFIRM = ActivityConfig(
+    start_to_close_timeout=_seconds(30),
+    schedule_to_close_timeout=_seconds(15 * 60),
+    retry_policy=_retry(0),
+    cancellation_type=_WAIT,
+)
+"""Asking where the VM is, through a restart or a short outage of that host's worker."""
+
+DISCARD = ActivityConfig(
+    start_to_close_timeout=_seconds(60),
+    schedule_to_close_timeout=_seconds(5 * 60),
+    retry_policy=_retry(5),
+    cancellation_type=_WAIT,
+)
+"""Removing the paused leftover of a failed move."""
+
+CLOSE = ActivityConfig(
+    start_to_close_timeout=_seconds(60),
+    schedule_to_close_timeout=_seconds(3 * 60),
+    retry_policy=_retry(0),
+    cancellation_type=_WAIT,
+)
+"""Stopping one end of the data path. What cannot be reached ends by its own lifetime."""
+
+LOOK_AGAIN: tuple[float, ...] = (1, 2, 4, 8, 16, 30)
+"""Pauses in seconds between looks while the two answers do not fit together yet."""
+
+HOSTS_AT_ONCE = 200
+"""Questions to all hosts of a site go out in groups of this size (a workflow may have 2000 activities pending)."""
+
+
+def move(policy: MigrationPolicy) -> ActivityConfig:
+    """The move itself gives up after `finish_within`; these bounds only catch a worker that does not.
+
+    The attempts cover workers that die and come back; each attaches to the job its predecessor left.
+    """
+    whole = policy.finish_within + policy.resume_within + 300
+    return ActivityConfig(
+        schedule_to_start_timeout=_seconds(300),
+        start_to_close_timeout=_seconds(whole),
+        schedule_to_close_timeout=_seconds(whole + 600),
+        heartbeat_timeout=_seconds(10),
+        retry_policy=_retry(20, longest=5),
+        cancellation_type=_WAIT,
+    )

@@ -1,0 +1,50 @@
+"""How a move that did not happen is told: the type follows from what is known of the VM first, and of the cause second.
+
+| the VM | cause | type |
+| --- | --- | --- |
+| two copies, stranded, unsettled, unknown | any | Ambiguous |
+| lost | any | MigrationFailed |
+| untouched, stayed, leftover | a cancel | Cancelled |
+| untouched, stayed, leftover | a failed step | that step's type |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from temporalio.exceptions import ApplicationError
+
+from workflows import errors
+from workflows.verdict import Verdict
+
+_KNOWN = ("stayed", "leftover", "lost")
+
+
+def failure(
+    vm: str,
+    error: BaseException | None,
+    where: Verdict | None,
+    stop: str | None,
+    notes: Sequence[str],
+) -> ApplicationError:
+    """`where` is None while nothing had touched the VM; `stop` is the reason of a cancel that was asked for."""
+    left = "".join(f" Note: {note}." for note in notes)
+    place = where.reason if where else f"{vm} was not touched"
+    if where and where.kind not in _KNOWN:
+        advice = "Look on both hosts with `virsh list --all` before you do anything else"
+        return errors.final(errors.AMBIGUOUS, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
+    if where and where.kind == "lost":
+        advice = "If it did not shut itself down, look at QEMU's log of both hosts"
+        return errors.final(errors.MIGRATION_FAILED, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
+    if stop is not None and errors.cancelled(error):
+        return errors.final(errors.CANCELLED, f"{_cause(error, stop)} {place}.{left}")
+    kind = errors.explain(error)[0] if error else errors.MIGRATION_FAILED
+    return errors.final(kind, f"{_cause(error, stop)} {place}.{left}")
+
+
+def _cause(error: BaseException | None, stop: str | None) -> str:
+    if error is None:
+        return "The move step reported success."
+    if stop is not None and errors.cancelled(error):
+        return f"Cancelled: {stop.rstrip('.') or 'no reason given'}."
+    return errors.explain(error)[1].rstrip(".") + "."

@@ -1,0 +1,103 @@
+"""Everything that can be refused before anything has started: names, workers, the VM's place, the destination's room.
+
+Only questions are asked here, so there is nothing to undo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from temporalio.exceptions import ActivityError
+
+from models import queues
+from models.host import Finding, VmSheet, VmSighting
+from models.migration import MigrateRequest, VmRef
+from workflows import deadlines, errors, verdict
+from workflows.calls import Control, Host
+
+
+async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> tuple[list[str], list[str]]:
+    """(hosts whose workers answer, silent ones). Refuses host names the site does not have and hosts without a worker."""
+    members = sorted((await control.hosts()).hosts)
+    needed = [("to", request.to)] + ([("source", request.source)] if request.source else [])
+    for field, name in needed:
+        if name not in members:
+            raise errors.final(
+                errors.INVALID_INPUT,
+                f"{field}: {name!r} is not a host of site {site!r}. Its hosts: {', '.join(members)}",
+            )
+    asked = [name for _, name in needed] if request.source else members
+    answering = await control.answering(asked)
+    for _, name in needed:
+        if not answering.get(name):
+            raise errors.final(
+                errors.HOST_UNAVAILABLE,
+                f"{name}: no worker polls {queues.host(site, name)!r}, so nothing was started. "
+                f"Start that host's worker, or look at its log if it is running",
+            )
+    return [name for name in asked if answering.get(name)], [name for name in asked if not answering.get(name)]
+
+
+async def find(site: str, request: MigrateRequest, hosts: list[str], silent: list[str]) -> str:
+    """The one host on which the VM is alive."""
+    alive: list[str] = []
+    defined: list[str] = []
+    for first in range(0, len(hosts), deadlines.HOSTS_AT_ONCE):
+        group = hosts[first : first + deadlines.HOSTS_AT_ONCE]
+        for answer in await asyncio.gather(*(_sighting(site, host, request.vm) for host in group)):
+            if verdict.alive(answer):
+                alive.append(answer.host)
+            elif isinstance(answer, verdict.Silence):
+                silent = [*silent, answer.host]
+            elif answer.present:
+                defined.append(answer.host)
+    if len(alive) == 1:
+        return alive[0]
+    if alive:
+        raise errors.final(
+            errors.AMBIGUOUS,
+            f"{request.vm}: {' and '.join(alive)} both hold a live copy. Nothing was started; find out which one is the "
+            f"VM, stop the other by hand, and start again",
+        )
+    unasked = f" These did not answer: {', '.join(silent)}." if silent else ""
+    if defined:
+        raise errors.final(
+            errors.REFUSED,
+            f"{request.vm}: not running; defined on {', '.join(defined)}.{unasked} Start it there first: only a running VM "
+            f"moves live",
+        )
+    raise errors.final(
+        errors.NOT_FOUND,
+        f"vm: no host of site {site!r} has {request.vm!r}.{unasked} `novacron vm list` shows what runs where",
+    )
+
+
+async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tuple[Finding, ...]]:
+    """The VM's sheet and the destination's warnings; its blockers are refusals."""
+    sheet = await source.inspect(VmRef(vm=vm))
+    if sheet.vm.state not in ("running", "blocked"):
+        raise errors.final(
+            errors.REFUSED,
+            f"{vm}: {sheet.vm.state} on {source.name}. Only a running VM moves live: start or resume it first",
+        )
+    if sheet.vm.job:
+        raise errors.final(
+            errors.REFUSED,
+            f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for it to end, or "
+            f"stop it with `virsh domjobabort {vm}` there",
+        )
+    findings = (await destination.admit(sheet)).items
+    blockers = [finding for finding in findings if finding.severity == "blocker"]
+    if blockers:
+        listed = "; ".join(f"[{finding.id}] {finding.what}. {finding.remedy}" for finding in blockers)
+        raise errors.final(errors.REFUSED, f"{destination.name} cannot take {vm}: {listed}")
+    return sheet, tuple(finding for finding in findings if finding.severity == "warning")
+
+
+async def _sighting(site: str, host: str, vm: str) -> VmSighting | verdict.Silence:
+    try:
+        return await Host(site, host).has(VmRef(vm=vm))
+    except ActivityError as error:
+        if errors.cancelled(error):
+            raise
+        return verdict.Silence(host, errors.explain(error)[1])

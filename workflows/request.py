@@ -1,0 +1,88 @@
+"""Reads a request that came from anywhere (Temporal's CLI, its UI, our client) and says what is wrong with it.
+
+Every complaint names the field, the value given, and what to write instead. Pure: the faces use it before they start
+anything, the workflow uses it again because not every start comes through them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from models import ids
+from models.migration import MigrateRequest, MigrationPolicy
+from workflows import errors
+
+_EXAMPLE = '{"vm": "counter", "to": "host-b"}'
+_QUEUE = "ctl."
+
+
+def read(raw: object) -> MigrateRequest:
+    """The request, or ApplicationError InvalidInput."""
+    if isinstance(raw, MigrateRequest):
+        raw = raw.model_dump()
+    if not isinstance(raw, dict):
+        given = "nothing" if raw is None else f"{_short(raw)}"
+        raise errors.final(errors.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {_EXAMPLE}")
+    try:
+        request = MigrateRequest.model_validate(raw)
+    except ValidationError as error:
+        raise errors.final(errors.INVALID_INPUT, complaints(error)) from None
+    if request.source == request.to:
+        raise errors.final(
+            errors.INVALID_INPUT,
+            f"to: {request.to!r} is also the source. Name another host, or leave source out to have it found",
+        )
+    return request
+
+
+def site_of(workflow_id: str, task_queue: str, request: MigrateRequest) -> str:
+    """The site this run belongs to; refuses an id or a queue under which the lock would not hold."""
+    site = task_queue.removeprefix(_QUEUE)
+    if not task_queue.startswith(_QUEUE) or not site or "/" in site:
+        raise errors.final(
+            errors.INVALID_INPUT,
+            f"task queue: got {task_queue!r}. Start it on {_QUEUE}<site>, for example {_QUEUE}lab",
+        )
+    right = ids.migrate_vm(site, request.vm)
+    if workflow_id != right:
+        raise errors.final(
+            errors.INVALID_INPUT,
+            f"workflow id: got {workflow_id!r}. The id is the VM's lock: start it again with {right!r}",
+        )
+    return site
+
+
+def complaints(error: ValidationError) -> str:
+    """All problems of a request, one sentence each."""
+    return "; ".join(_complaint(detail) for detail in error.errors(include_url=False))
+
+
+def _complaint(detail: ErrorDetails) -> str:
+    where = [str(part) for part in detail["loc"]]
+    field, given = ".".join(where) or "input", _short(detail["input"])
+    match detail["type"]:
+        case "missing":
+            return f"{field}: missing. Add it, for example {_EXAMPLE}"
+        case "extra_forbidden":
+            names = _fields(where[:-1])
+            near = difflib.get_close_matches(where[-1], names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it."
+            return f"{field}: unknown field (value {given}); {hint} Known fields: {', '.join(names)}"
+        case "string_pattern_mismatch" if where[-1] in ("vm", "to", "source"):
+            return f"{field}: got {given}. Use letters, digits, dot, underscore and dash; 63 characters at most"
+        case _:
+            return f"{field}: got {given}. {detail['msg'].removeprefix('Value error, ')}"
+
+
+def _fields(parents: list[str]) -> list[str]:
+    model: type[BaseModel] = MigrationPolicy if parents == ["policy"] else MigrateRequest
+    return list(model.model_fields)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -66,11 +66,17 @@ def test_data_paths_outlive_their_worker() -> None:
     assert "RuntimeDirectory" not in directives, "systemd would remove the sockets of moves with the worker"
 
 
-def test_the_host_worker_may_write_where_moves_live_and_only_there() -> None:
+def test_a_worker_and_the_data_paths_of_the_one_before_it_share_their_mounts() -> None:
+    makes_a_mount_namespace = re.compile(
+        r"^(Private(?!Network|Users)|Protect(?!Clock)|Read|Bind|Inaccessible|Temporary|Root|Mount)"
+    )
+    assert not [key for key in unit("host") if makes_a_mount_namespace.match(key)]
+
+
+def test_the_folder_of_moves_is_the_same_for_tmpfiles_apparmor_and_the_worker() -> None:
     state = HostSettings.model_fields["state_dir"].default
-    assert unit("host")["ReadWritePaths"] == [state]
-    folders = re.findall(r"^d (\S+) 0711 root root -$", (DEPLOY / "systemd/novacron.tmpfiles.conf").read_text(), re.M)
-    assert folders == [state, f"{state}/migrations"]
+    tmpfiles = (DEPLOY / "systemd/novacron.tmpfiles.conf").read_text()
+    assert re.findall(r"^d (\S+) 0711 root root -$", tmpfiles, re.M) == [state, f"{state}/migrations"]
     assert f"{state}/migrations/*/" in (DEPLOY / "apparmor/libvirt-qemu").read_text()
 
 

@@ -1,0 +1,80 @@
+"""The one place where errors of the floors below become Temporal's: a type a face can act on, final or retryable.
+
+| below | type | retried |
+| --- | --- | --- |
+| clouds.kvm NotFound | NotFound | no |
+| clouds.kvm Refused, any other Final | Refused | no |
+| clouds.kvm MoveFailed | MigrationFailed | no |
+| clouds.kvm Ambiguous | Ambiguous | no |
+| clouds.kvm HostUnavailable | HostUnavailable | yes |
+| dwcp StartFailed, ControlFailed | DataPathFailed | yes |
+| dwcp, any other | DataPathFailed | no |
+
+Anything else is a bug: it passes as it is, and Temporal retries it with its trace in the history.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from temporalio.exceptions import ApplicationError
+
+from clouds.kvm import errors as kvm
+from dwcp import errors as dwcp
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+INVALID_INPUT = "InvalidInput"
+NOT_FOUND = "NotFound"
+REFUSED = "Refused"
+MIGRATION_FAILED = "MigrationFailed"
+DATA_PATH_FAILED = "DataPathFailed"
+HOST_UNAVAILABLE = "HostUnavailable"
+AMBIGUOUS = "Ambiguous"
+
+_TYPES: tuple[tuple[type[Exception], str, bool], ...] = (
+    (kvm.NotFound, NOT_FOUND, True),
+    (kvm.MoveFailed, MIGRATION_FAILED, True),
+    (kvm.Ambiguous, AMBIGUOUS, True),
+    (kvm.Final, REFUSED, True),
+    (kvm.Retryable, HOST_UNAVAILABLE, False),
+    (dwcp.StartFailed, DATA_PATH_FAILED, False),
+    (dwcp.ControlFailed, DATA_PATH_FAILED, False),
+    (dwcp.DwcpError, DATA_PATH_FAILED, True),
+)
+"""(error below, type, final); the first that fits."""
+
+
+def final(kind: str, message: str) -> ApplicationError:
+    return ApplicationError(message, type=kind, non_retryable=True)
+
+
+def retryable(kind: str, message: str) -> ApplicationError:
+    return ApplicationError(message, type=kind)
+
+
+def of(error: Exception) -> Exception:
+    """Temporal's error for one of the floors below; any other unchanged."""
+    for below, kind, is_final in _TYPES:
+        if isinstance(error, below):
+            return ApplicationError(str(error), type=kind, non_retryable=is_final)
+    return error
+
+
+def translated(method: Callable[P, R]) -> Callable[P, R]:
+    """An activity whose errors are told in Temporal's types."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            told = of(error)
+            if told is error:
+                raise
+            raise told from error
+
+    return wrapper

@@ -1,0 +1,151 @@
+"""Activities of one host, run by its worker on the host's own queue. Each says what it does to the host and no more.
+
+All are plain functions in the worker's threads, since libvirt blocks. All may be run again at any time, also after an
+attempt that died half-way: they find what is there and go on from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from temporalio import activity
+from temporalio.client import Client
+
+from activities import path
+from activities.errors import translated
+from activities.folder import Folder, living
+from activities.heartbeat import why_stop
+from activities.move import Move, Surroundings
+from activities.signals import Signals
+from clouds.kvm import admission, inventory, leftover, sheet
+from clouds.kvm.connection import Connection, Session
+from clouds.kvm.migration import Departure, MigrateCall
+from dwcp import control
+from models.host import Findings, HostReport, HostSettings, VmSheet, VmSighting
+from models.migration import (
+    ClosePath,
+    Endpoint,
+    MoveResult,
+    MoveVm,
+    OpenPath,
+    PathReport,
+    Progress,
+    VmRef,
+)
+
+
+class HostActivities:
+    """Make it on the event loop of `client`: progress is signalled from threads through that loop."""
+
+    def __init__(
+        self,
+        settings: HostSettings,
+        client: Client | None = None,
+        opener: Callable[[str], Connection] | None = None,
+    ) -> None:
+        """`opener` replaces libvirt's open() in tests."""
+        self._settings = settings
+        self._client = client
+        self._loop = asyncio.get_running_loop() if client is not None else None
+        self._opener = opener
+        self._calls: dict[str, MigrateCall] = {}
+        """libvirt calls this process made, by migration, so that a later attempt hears how they end."""
+        self._lock = threading.Lock()
+
+    @activity.defn(name="novacron.describe_host", no_thread_cancel_exception=True)
+    @translated
+    def describe_host(self) -> HostReport:
+        """The host and its VMs."""
+        with self._session() as session:
+            return inventory.host_report(session, self._settings, living(self._settings))
+
+    @activity.defn(name="novacron.inspect_vm", no_thread_cancel_exception=True)
+    @translated
+    def inspect_vm(self, vm: VmRef) -> VmSheet:
+        """What a destination has to know of the VM."""
+        with self._session() as session:
+            return sheet.vm_sheet(session, self._settings.host, vm)
+
+    @activity.defn(name="novacron.admit_vm", no_thread_cancel_exception=True)
+    @translated
+    def admit_vm(self, vm: VmSheet) -> Findings:
+        """Run on the destination: what speaks against taking the VM."""
+        with self._session() as session:
+            return admission.examine(vm, admission.host_facts(session, self._settings, vm))
+
+    @activity.defn(name="novacron.look_for_vm", no_thread_cancel_exception=True)
+    @translated
+    def look_for_vm(self, vm: VmRef) -> VmSighting:
+        """Is the VM here, and in what state?"""
+        with self._session() as session:
+            return inventory.look_for(session, self._settings.host, vm)
+
+    @activity.defn(name="novacron.discard_incoming", no_thread_cancel_exception=True)
+    @translated
+    def discard_incoming(self, vm: VmRef) -> VmSighting:
+        """Run on the destination after a failed move: remove its paused leftover, if that is what it is."""
+        with self._session() as session:
+            leftover.discard_incoming(session, vm)
+            return inventory.look_for(session, self._settings.host, vm)
+
+    @activity.defn(name="novacron.open_path", no_thread_cancel_exception=True)
+    @translated
+    def open_path(self, order: OpenPath) -> Endpoint:
+        """Start or find this host's end of the data path; ready when it returns."""
+        return path.open_end(self._settings, order)
+
+    @activity.defn(name="novacron.close_path", no_thread_cancel_exception=True)
+    @translated
+    def close_path(self, order: ClosePath) -> PathReport:
+        """Stop this host's end of the data path and remove its folder, if there is any."""
+        status = path.close_end(self._settings, order.migration_id)
+        with self._lock:
+            self._calls.pop(order.migration_id, None)
+        return PathReport(status=status)
+
+    @activity.defn(name="novacron.move_vm", no_thread_cancel_exception=True)
+    @translated
+    def move_vm(self, order: MoveVm) -> MoveResult:
+        """Run on the source: start the move, or attach to it, and watch it to its end."""
+        folder = Folder.of(self._settings, order.migration_id)
+        signals = Signals(self._client, self._loop)
+        around = Surroundings(
+            stop=why_stop,
+            report=lambda progress: _report(progress, signals),
+            status=lambda: control.status(folder.path),
+        )
+        with Departure(lambda listen: self._session(listen), order.vm) as departure:
+            return Move(
+                order,
+                folder,
+                departure,
+                self._calls.get(order.migration_id),
+                lambda: self._call(order, folder.path),
+                around,
+                _so_far(),
+            ).run()
+
+    def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
+        call = MigrateCall(self._session(), order.vm, folder, order.policy)
+        with self._lock:
+            self._calls[order.migration_id] = call
+        return call
+
+    def _session(self, on_open: Callable[[Connection], None] | None = None) -> Session:
+        return Session(self._settings.libvirt_socket, on_open, self._opener)
+
+
+def _report(progress: Progress, signals: Signals) -> None:
+    activity.heartbeat(progress)
+    signals(progress.elapsed, progress)
+
+
+def _so_far() -> Progress | None:
+    """The last report of an attempt before this one, from its heartbeat; a dict, as Temporal hands it out untyped."""
+    details = activity.info().heartbeat_details
+    if not details:
+        return None
+    return details[0] if isinstance(details[0], Progress) else Progress.model_validate(details[0])

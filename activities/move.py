@@ -1,0 +1,262 @@
+"""The long step: start the move or attach to it, watch it, report, obey, and tell how it ended.
+
+Each turn looks at libvirt and at the data path, lets `clouds.kvm.decision` say where the move stands, and acts on that
+and on nothing it remembers; so an attempt that finds the move half-way does just what the first one would do.
+A cancel, the deadline and a failed data path all end a move in one way: libvirt's job is aborted, again and again,
+until libvirt says where the VM is. Losing touch with libvirtd ends nothing: it is asked until it answers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from temporalio.exceptions import CancelledError
+
+from activities import errors
+from activities.folder import Folder, Started
+from activities.heartbeat import Stop, detached
+from clouds.kvm import errors as kvm
+from clouds.kvm.decision import Call, Decision, Situation, decide
+from clouds.kvm.migration import Departure, MigrateCall, Sight
+from clouds.kvm.progress import Tracker
+from dwcp.errors import ControlFailed, NotRunning
+from models.datapath import DataPathStatus
+from models.migration import MoveResult, MoveVm, Progress
+
+logger = logging.getLogger(__name__)
+
+TURN = 1.0
+"""Seconds between looks; the end of libvirt's call, or its event, cuts a turn short."""
+LIBVIRTD_BACK_WITHIN = 120.0
+"""How long libvirtd may be away, restarting perhaps, before this attempt gives up asking."""
+END_WITHIN = 120.0
+"""How long after the first abort the job may take to end."""
+FIGURES_WITHIN = 3.0
+"""How long to wait for libvirt's final figures after the VM has left."""
+
+Ending = Literal["cancelled", "too long", "no data path"]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a move needs from the activity it runs in."""
+
+    stop: Callable[[], Stop | None]
+    report: Callable[[Progress], None]
+    status: Callable[[], DataPathStatus]
+    """Of the data path; raises NotRunning, or ControlFailed when it cannot be asked."""
+    now: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.time
+
+
+class Move:
+    def __init__(
+        self,
+        order: MoveVm,
+        folder: Folder,
+        departure: Departure,
+        call: MigrateCall | None,
+        new_call: Callable[[], MigrateCall],
+        around: Surroundings,
+        so_far: Progress | None = None,
+    ) -> None:
+        """`call`: this process's call for this very move, if an earlier attempt made it. `so_far`: its last report."""
+        self._order = order
+        self._vm = order.vm.vm
+        self._folder = folder
+        self._departure = departure
+        self._call = call
+        self._new_call = new_call
+        self._around = around
+        self._last = so_far or Progress()
+        taken = max(0.0, around.clock() - started.at) if (started := folder.started()) else 0.0
+        self._tracker = Tracker.resume(self._last, started=order.started + taken)
+        self._wake = threading.Event()
+        self._figures = threading.Event()
+        self._path: DataPathStatus | None = None
+        self._path_lives = True
+        self._ending: Ending | None = None
+        self._ending_since = 0.0
+        self._answered = around.now()
+        self._begun_here = False
+
+    def run(self) -> MoveResult:
+        self._departure.on_completed = self._completed
+        if self._call:
+            self._call.on_end = self._wake.set
+        while True:
+            self._wake.clear()
+            decision = self._decision()
+            if decision and decision.action == "start" and not self._give_up():
+                self._begin(decision.reason)
+            elif decision is None or decision.action == "watch":
+                self._give_up()
+                if self._ending and decision:
+                    self._abort()
+            else:
+                return self._end(decision)
+            self._wake.wait(TURN)
+
+    def _completed(self) -> None:
+        self._figures.set()
+        self._wake.set()
+
+    def _decision(self) -> Decision | None:
+        """Look, report, decide; None while libvirtd does not answer."""
+        self._ask_data_path()
+        try:
+            sight = self._departure.look()
+        except kvm.HostUnavailable as error:
+            self._report(None, f"libvirtd on {self._order.source} does not answer; the move may be going on")
+            if self._around.now() - self._answered > LIBVIRTD_BACK_WITHIN:
+                raise
+            logger.warning("%s: %s", self._vm, error)
+            return None
+        self._answered = self._around.now()
+        self._report(sight, self._note())
+        return decide(self._situation(sight))
+
+    def _situation(self, sight: Sight) -> Situation:
+        return Situation(
+            state=sight.state,
+            reason=sight.reason,
+            job=sight.job,
+            started=self._folder.started() is not None,
+            call=self._call_state(),
+            completed=self._departure.completed is not None,
+            path=self._path.state if self._path and self._path_lives else None,
+            carried=self._path.raw_out > 0 if self._path else None,
+        )
+
+    def _call_state(self) -> Call:
+        return self._call.state if self._call else "none"
+
+    def _ask_data_path(self) -> None:
+        try:
+            self._path = self._around.status()
+            self._path_lives = True
+        except NotRunning:
+            self._path_lives = False
+        except ControlFailed as error:  # busy or just ending: what it said last stands until it answers
+            logger.warning("%s: data path of %s: %s", self._vm, self._order.migration_id, error)
+
+    def _begin(self, why: str) -> None:
+        logger.info("%s: starting the move to %s: %s", self._vm, self._order.destination, why)
+        self._folder.mark_started(self._started().at)
+        self._call = self._new_call()
+        self._call.on_end = self._wake.set
+        self._call.start()
+        self._begun_here = True
+
+    def _started(self) -> Started:
+        """When the move began, by the marker: a restart of the worker buys no time."""
+        return self._folder.started() or Started(at=self._around.clock())
+
+    def _give_up(self) -> bool:
+        """Find a reason to end the move, once; raise when this attempt alone is to end."""
+        stop = self._around.stop()
+        if stop == "detach":
+            raise detached(f"the move of {self._vm}")
+        if self._ending is None:
+            if stop == "cancel":
+                self._ending = "cancelled"
+            elif self._around.clock() - self._started().at > self._order.policy.finish_within:
+                self._ending = "too long"
+            elif not self._path_lives or (self._path and self._path.state == "failed"):
+                self._ending = "no data path"
+            if self._ending:
+                self._ending_since = self._around.now()
+                logger.warning("%s: giving the move up: %s", self._vm, self._ending)
+        return self._ending is not None
+
+    def _abort(self) -> None:
+        objection = self._departure.abort()
+        if objection:
+            logger.info("%s: abort: %s", self._vm, objection)
+        if self._around.now() - self._ending_since > END_WITHIN:
+            raise kvm.Ambiguous(
+                f"libvirt's migration of {self._vm} has not ended {END_WITHIN:.0f} s after it was aborted",
+                f"Look at it on {self._order.source} with `virsh domjobinfo {self._vm}`.",
+            )
+
+    def _end(self, decision: Decision) -> MoveResult:
+        logger.info("%s: %s: %s", self._vm, decision.action, decision.reason)
+        if decision.action == "moved":
+            return self._moved()
+        self._ask_data_path()
+        raise self._failure(decision)
+
+    def _moved(self) -> MoveResult:
+        if self._call:  # libvirt was ours to hear when it completed
+            self._figures.wait(FIGURES_WITHIN)
+        figures = self._departure.completed
+        return MoveResult(
+            seconds=max(0.0, self._around.clock() - self._started().at),
+            downtime_ms=figures.downtime_ms if figures else 0,
+            memory_total=figures.memory_total if figures else self._last.memory_total,
+            iterations=figures.iterations if figures else self._last.iteration,
+            attached=not self._begun_here,
+            cancel_came_too_late=self._ending == "cancelled" or self._around.stop() == "cancel",
+        )
+
+    def _failure(self, decision: Decision) -> Exception:
+        """How this is told when the VM has not left, or nobody can say."""
+        where = f"{self._vm} on {self._order.source}"
+        match decision.action:
+            case "refused":
+                return kvm.Refused(f"{where}: {decision.reason}", "Wait until that has ended, or end it.")
+            case "in doubt":
+                return kvm.Ambiguous(f"{where}: {decision.reason}", "Ask both hosts with `virsh domstate --reason`.")
+            case "gone":
+                if self._folder.started() is None:
+                    return kvm.NotFound(f"{where}: {decision.reason}", "Look which host runs it.")
+                return kvm.MoveFailed(f"{where}: {decision.reason}{self._words()}", "See QEMU's log of both hosts.")
+        match self._ending:
+            case "cancelled":
+                return CancelledError(f"{where}: cancelled; {decision.reason}")
+            case "too long":
+                limit = self._order.policy.finish_within
+                return kvm.MoveFailed(
+                    f"{where}: not across within finish_within = {limit:g} s; the move was aborted",
+                    "Allow more time or downtime, or start it when the guest writes less.",
+                )
+        if trouble := self._trouble():
+            return errors.final(
+                errors.DATA_PATH_FAILED,
+                f"{where}: the data path to {self._order.destination} failed: {trouble}{self._words()}. "
+                f"Its log on this host: {self._folder.log}",
+            )
+        return kvm.MoveFailed(
+            f"{where}: {decision.reason}{self._words()}", "See libvirtd's and QEMU's log of both hosts."
+        )
+
+    def _trouble(self) -> str:
+        if not self._path_lives:
+            return "its process on this host has ended"
+        if self._path and self._path.state == "failed":
+            return self._path.error or "it gave no reason"
+        return ""
+
+    def _words(self) -> str:
+        """What libvirt said, and what single connections of the data path met."""
+        said = [f"libvirt: {self._call.error}"] if self._call and self._call.error else []
+        said += [f"{flow.service}: {flow.error}" for flow in (self._path.flows if self._path else ()) if flow.error]
+        return f" ({'; '.join(said)})" if said else ""
+
+    def _note(self) -> str:
+        if self._ending:
+            return f"giving up ({self._ending}): waiting for libvirt to end its job"
+        if self._path and self._path.state == "link-lost":
+            return "link lost: the guest runs on at its source, the data path dials again"
+        return ""
+
+    def _report(self, sight: Sight | None, note: str) -> None:
+        path = self._path if self._path_lives else None
+        sample = sight.sample if sight and sight.job == "migration" else None
+        self._last = self._tracker.progress(self._around.now(), sample, path, note=note)
+        self._around.report(self._last)

@@ -1,0 +1,220 @@
+"""One end of the data path as seen from the host's worker: start it or find it, wait until it is ready, stop it.
+
+The process belongs to nobody: it is found again through its folder, so a worker may come and go. It is stopped in three
+steps, each only if the one before did not do: asked through its control socket, ended by signal, killed. A signal
+goes only to a process that is proved to be this data path: its command line names this folder's configuration, and it
+lives in our mount namespace, where that path means this folder.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+
+from pydantic import ValidationError
+from temporalio import activity
+
+from activities import errors
+from activities.folder import Folder
+from activities.heartbeat import wait
+from dwcp import control, process
+from dwcp.errors import ControlFailed, NotRunning
+from models.datapath import DataPathConfig, DataPathStatus, Service
+from models.host import HostSettings
+from models.migration import Endpoint, OpenPath
+
+logger = logging.getLogger(__name__)
+
+LISTENING_WITHIN = 20.0
+CONNECTED_WITHIN = 30.0
+STOPPED_WITHIN = 15.0
+ENDED_WITHIN = 5.0
+
+
+def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> DataPathConfig:
+    """Source: its service paths are listened on, and libvirt and QEMU connect to them. Destination: they are dialled;
+    there QEMU itself listens at ram.sock and nbd.sock, and virt leads to this host's libvirtd."""
+    source = order.endpoint is not None
+    virt = folder.socket("virt") if source else settings.libvirt_socket
+    return DataPathConfig(
+        role="source" if source else "destination",
+        migration_id=order.migration_id,
+        peer_name=order.peer,
+        address=order.endpoint.address if order.endpoint else settings.migration_address,
+        port=order.endpoint.port if order.endpoint else 0,
+        port_range=settings.port_range,
+        services=(
+            Service(name="ram", path=folder.socket("ram")),
+            Service(name="virt", path=virt),
+            Service(name="nbd", path=folder.socket("nbd")),
+        ),
+        tls=settings.tls,
+        lanes=order.policy.lanes,
+        codec=order.policy.codec,
+        resume_within=order.policy.resume_within,
+    )
+
+
+def launcher(settings: HostSettings) -> tuple[str, ...]:
+    """What puts the process into the network namespace that holds the migration network, if it has one."""
+    if settings.migration_namespace is None:
+        return ()
+    return ("nsenter", f"--net=/run/netns/{settings.migration_namespace}", "--")
+
+
+def open_end(settings: HostSettings, order: OpenPath) -> Endpoint:
+    """Start or find this host's end, wait until it listens (destination) or is connected (source)."""
+    folder = Folder.of(settings, order.migration_id)
+    folder.make()
+    wanted = configuration(settings, order, folder)
+    if not _running(folder, wanted):
+        logger.info("%s: starting the %s's end of the data path", order.migration_id, wanted.role)
+        process.spawn(wanted, folder.path, launcher=launcher(settings))
+    ready = _listening if wanted.role == "destination" else _connected
+    status = wait(
+        f"opening the data path {order.migration_id}",
+        lambda: ready(folder),
+        LISTENING_WITHIN if wanted.role == "destination" else CONNECTED_WITHIN,
+        lambda: _late(folder, wanted),
+    )
+    return order.endpoint or Endpoint(address=settings.migration_address, port=status.port)
+
+
+def _running(folder: Folder, wanted: DataPathConfig) -> bool:
+    """Does a process with this very configuration live here? One with another is of an attempt that was given up."""
+    try:
+        control.status(folder.path)
+    except NotRunning:
+        return False
+    try:
+        found = DataPathConfig.model_validate_json(folder.config.read_bytes())
+    except (FileNotFoundError, ValidationError):
+        found = None
+    if found == wanted:
+        return True
+    if folder.started() is not None:
+        raise errors.final(
+            errors.DATA_PATH_FAILED,
+            f"the data path in {folder.path} runs with another configuration, and a move has started over it; "
+            f"it was left alone. Wait for that move to end, or stop it with novacron cancel",
+        )
+    stop(folder)
+    return False
+
+
+def _listening(folder: Folder) -> DataPathStatus | None:
+    status = _status(folder)
+    return status if status is not None and status.port else None
+
+
+def _connected(folder: Folder) -> DataPathStatus | None:
+    status = _status(folder)
+    return status if status is not None and status.state in ("connected", "link-lost") else None
+
+
+def _status(folder: Folder) -> DataPathStatus | None:
+    """None while the process is too busy to answer; raises when it has failed or ended."""
+    try:
+        status = control.status(folder.path)
+    except NotRunning as error:
+        raise errors.retryable(
+            errors.DATA_PATH_FAILED, f"the data path process in {folder.path} ended: {error}. Its log: {folder.log}"
+        ) from error
+    except ControlFailed as error:
+        logger.warning("%s", error)
+        return None
+    if status.state in ("failed", "closed"):
+        raise errors.final(
+            errors.DATA_PATH_FAILED,
+            f"the {status.role}'s end of the data path {status.state}: {status.error or 'it gave no reason'}. "
+            f"Its log: {folder.log}",
+        )
+    return status
+
+
+def _late(folder: Folder, wanted: DataPathConfig) -> Exception:
+    if wanted.role == "destination":
+        what = f"does not listen at {wanted.address} after {LISTENING_WITHIN:.0f} s"
+        remedy = "Check migration_address and port_range in this host's settings"
+    else:
+        what = f"has not reached {wanted.peer_name} at {wanted.address}:{wanted.port} in {CONNECTED_WITHIN:.0f} s"
+        remedy = "Check the migration network and its firewall between the two hosts"
+    return errors.final(
+        errors.DATA_PATH_FAILED, f"the data path {wanted.migration_id} {what}. {remedy}. Its log: {folder.log}"
+    )
+
+
+def close_end(settings: HostSettings, migration_id: str) -> DataPathStatus | None:
+    """Stop this host's end and remove its folder; its last status, or None when there was none."""
+    folder = Folder.of(settings, migration_id)
+    try:
+        last: DataPathStatus | None = control.status(folder.path)
+    except ControlFailed:
+        last = None
+    last = stop(folder) or last
+    folder.remove()
+    return last
+
+
+def stop(folder: Folder) -> DataPathStatus | None:
+    """Returns when no process of this folder lives; its last words, if it had any."""
+    last: DataPathStatus | None = None
+    try:
+        last = control.stop(folder.path)
+    except ControlFailed as error:
+        logger.info("%s: %s", folder.path.name, error)
+    steps = ((None, STOPPED_WITHIN if last else 0), (signal.SIGTERM, ENDED_WITHIN), (signal.SIGKILL, ENDED_WITHIN))
+    for number, within in steps:
+        if number is not None:
+            for pid in processes(folder):
+                logger.warning("%s: data path process %d lives on: %s", folder.path.name, pid, number.name)
+                _send(pid, number, folder)
+        if _ended(folder, within):
+            return last
+    raise errors.retryable(
+        errors.DATA_PATH_FAILED,
+        f"data path process {processes(folder)} of {folder.path} survives SIGKILL. Look at /proc/PID/stack",
+    )
+
+
+def processes(folder: Folder) -> list[int]:
+    """Every process that is a data path of this very folder."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit() and _is_ours(entry, folder)]
+
+
+def _is_ours(entry: Path, folder: Folder) -> bool:
+    try:
+        words = (entry / "cmdline").read_bytes().split(b"\0")
+        same_mounts = (entry / "ns" / "mnt").stat().st_ino == Path("/proc/self/ns/mnt").stat().st_ino
+    except OSError:
+        return False  # it has just ended, or belongs to someone else
+    return b"dwcp" in words and os.fsencode(folder.config) in words and same_mounts
+
+
+def _send(pid: int, number: signal.Signals, folder: Folder) -> None:
+    """Through a pidfd that is checked after it was opened: a pid that was used again is never hit."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _is_ours(Path(f"/proc/{pid}"), folder):
+            signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(handle)
+
+
+def _ended(folder: Folder, within: float) -> bool:
+    """Beats while it waits. A stop is never cut short by a cancel: it is what a cancel leads to."""
+    deadline = time.monotonic() + within
+    while processes(folder):
+        if time.monotonic() > deadline:
+            return False
+        activity.heartbeat()
+        time.sleep(0.1)
+    return True

@@ -1,0 +1,49 @@
+"""What can go wrong with a host or a VM, as data: a kind, what happened, and what to do next.
+
+Two families, and nothing else is raised by this package: `Retryable` (the host did not answer; the same question may
+succeed later and nothing is known to have changed) and `Final` (asking again gives the same answer). A caller's retry
+policy follows from the type alone.
+"""
+
+from __future__ import annotations
+
+
+class KvmError(Exception):
+    """Base. `str(error)` is `<what happened>. <what to do next>`."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what.rstrip('.')}. {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+class Retryable(KvmError):
+    """The same call may succeed later."""
+
+
+class Final(KvmError):
+    """The same call gives the same answer until someone changes something."""
+
+
+class HostUnavailable(Retryable):
+    """libvirtd does not answer, or stopped answering half-way. Says nothing about the VMs, which run on."""
+
+
+class NotFound(Final):
+    """The VM is not on this host."""
+
+
+class Refused(Final):
+    """Would be unsafe or is not allowed; nothing was changed."""
+
+
+class MoveFailed(Final):
+    """The move ended and the VM is still on this host."""
+
+
+class MoveCancelled(Final):
+    """The move was cancelled and the VM is still on this host."""
+
+
+class Ambiguous(Final):
+    """Where the VM may run cannot be told from here; nothing was destroyed or resumed."""

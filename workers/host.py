@@ -1,0 +1,52 @@
+"""The worker of one KVM host: `python -m workers.host --settings FILE`. Runs that host's activities, no workflows.
+
+Its slots are fixed: they are the host's own limit on what may happen at once. It may be stopped, killed and started
+again at any time; moves and data paths go on without it, and the next attempt of an activity finds them.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
+
+from activities.host import HostActivities
+from models import queues
+from models.host import HostSettings
+from workers import runtime
+
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
+"""A cancel reaches a move with the answer to a heartbeat; the SDK would hold those back for most of their timeout."""
+
+
+def build(settings: HostSettings, client: Client) -> Worker:
+    """Call it on the client's event loop."""
+    host = HostActivities(settings, client)
+    return Worker(
+        client,
+        task_queue=queues.host(settings.site, settings.host),
+        identity=f"{settings.host}@{os.getpid()}",
+        activities=[
+            host.describe_host,
+            host.inspect_vm,
+            host.admit_vm,
+            host.look_for_vm,
+            host.discard_incoming,
+            host.open_path,
+            host.close_path,
+            host.move_vm,
+        ],
+        activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
+        max_concurrent_activities=settings.slots,
+        activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        graceful_shutdown_timeout=runtime.GRACE,
+    )
+
+
+if __name__ == "__main__":
+    runtime.main("host", HostSettings, build)

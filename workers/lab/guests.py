@@ -103,7 +103,9 @@ def boot(
                 log.unlink(missing_ok=True)
             connection.createXML(xml, 0)
     except libvirt.libvirtError as error:
-        raise LabError(f"guest {name} could not be started on {host}: {error}") from error
+        raise LabError(
+            f"guest {name} could not be started on {host}: {error} (`novacron lab up` repairs a host)"
+        ) from error
     with Heartbeats({host: logs[host]}, from_start=True) as heard:
         try:
             story = heard.wait_for(lambda story: story.beats >= 3, BOOT_WITHIN, f"heartbeat of guest {name}")

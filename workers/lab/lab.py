@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ from workers.lab.heartbeats import Heartbeats
 from workers.lab.hosts import Host, end_all
 from workers.lab.link import LinkSpec
 from workers.lab.network import Counters, Network
-from workers.lab.processes import Part, Process, in_network, marked
+from workers.lab.processes import Part, Process, doomed, identify, in_network, marked, send, wait_gone
 from workers.lab.settings import HOSTS, SITE, LabSettings, host_name
 
 WORKER_WITHIN = 60.0
@@ -252,6 +253,12 @@ class Lab:
         """End one part (SIGTERM, then SIGKILL)."""
         self._known(name).stop()
 
+    def kill(self, name: str) -> None:
+        """kill -9 one part, or a guest's QEMU as in `pid_of`, and return when it is gone."""
+        if process := identify(self.pid_of(name)):
+            send(process, signal.SIGKILL)
+            wait_gone(process)
+
     def restart_worker(self, host: str) -> int:
         """Stop and start a host's worker; its new pid."""
         self.stop(f"{host_name(host)}.worker")
@@ -377,10 +384,16 @@ class Lab:
             self.settings.http_port,
             self.settings.metrics_port,
         )
-        if part.process() is None and (taken := temporal.ports_in_use(ports)):
-            raise LabError(
-                f"Temporal cannot start, in use by others: {', '.join(f'port {port}' for port in taken)}; "
-                "end what listens there, or choose another first port with NOVACRON_LAB_PORT"
+        if (running := part.process()) and doomed(running):
+            wait_gone(running)
+        if part.process() is None:
+            wait_until(  # the threads of one that was killed may hold them a moment longer
+                lambda: not temporal.ports_in_use(ports),
+                5,
+                lambda: (
+                    f"Temporal cannot start: port {temporal.ports_in_use(ports)} in use by others; "
+                    "end what listens there, or choose another first port with NOVACRON_LAB_PORT"
+                ),
             )
         part.start(temporal.command(self.settings))
 

@@ -19,6 +19,8 @@ from workers.lab.errors import LabError, wait_until
 MARK = "NOVACRON_LAB_FOLDER"
 """Environment variable that every process of a lab carries: the lab's folder."""
 
+_PF_EXITING = 0x4  # linux/sched.h
+
 
 @dataclass(frozen=True)
 class Process:
@@ -52,6 +54,25 @@ def alive(process: Process) -> bool:
     return identify(process.pid) == process
 
 
+def doomed(process: Process) -> bool:
+    """It was sent SIGKILL or is on its way out, though it may still be seen for a moment."""
+    try:
+        flags = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[6])
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return True
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd", "ShdPnd"))]
+    return bool(flags & _PF_EXITING) or any(mask & 1 << (signal.SIGKILL - 1) for mask in pending)
+
+
+def wait_gone(process: Process, within: float = 10) -> None:
+    wait_until(
+        lambda: not alive(process),
+        within,
+        lambda: f"process {process.pid} does not end: see /proc/{process.pid}/stack for what holds it",
+    )
+
+
 def send(process: Process, number: int) -> bool:
     """Signal exactly this process; False when it is gone."""
     try:
@@ -78,13 +99,8 @@ def end(processes: Iterable[Process], grace: float = 5) -> None:
         left = [process for process in left if alive(process)]
     for process in left:
         send(process, signal.SIGKILL)
-    wait_until(
-        lambda: not any(alive(process) for process in left),
-        10,
-        lambda: (
-            f"processes {[p.pid for p in left if alive(p)]} survive SIGKILL: see /proc/PID/stack for what holds them"
-        ),
-    )
+    for process in left:
+        wait_gone(process)
 
 
 def every() -> Iterator[int]:
@@ -173,7 +189,9 @@ class Part:
     def start(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """Start it unless it lives; the output goes to the end of its log."""
         if running := self.process():
-            return running
+            if not doomed(running):
+                return running
+            wait_gone(running)
         for file in (self.record, self.log):
             file.parent.mkdir(parents=True, exist_ok=True)
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

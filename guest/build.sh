@@ -1,24 +1,25 @@
 #!/bin/bash
-# build.sh FOLDER: build the lab guest into FOLDER: vmlinuz, initrd.gz (busybox and the workload) and content.img
-# (real bytes of /usr/lib for the guest's memory). Costs nothing when its inputs have not changed.
+# build.sh FOLDER [ROOT]: build the lab guest into FOLDER: vmlinuz, initrd.gz (busybox and the workload) and content.img
+# (real bytes of /usr/lib for the guest's memory). Costs nothing when its inputs have not changed. The kernel is the
+# newest of Debian's cloud kernels under ROOT (default /): it has virtio and boots fast.
 set -euo pipefail
-out=${1:?use: build.sh FOLDER}
+out=${1:?use: build.sh FOLDER [ROOT]}
+from=${2:-/}
+from=${from%/}
 here=$(dirname "$(readlink -f "$0")")
 fail() { echo "guest: $*" >&2; exit 1; }
 
-kernel=$(find /boot -name 'vmlinuz-*-cloud-amd64' 2>/dev/null | sort -V | tail -1)
-[ -n "$kernel" ] || fail "no /boot/vmlinuz-*-cloud-amd64: install the package linux-image-cloud-amd64"
-version=${kernel#/boot/vmlinuz-}
-modules=/lib/modules/$version/kernel/drivers
+kernel=$(find "$from/boot" -name 'vmlinuz-*-cloud-amd64' 2>/dev/null | sort -V | tail -1)
+[ -n "$kernel" ] || fail "no $from/boot/vmlinuz-*-cloud-amd64: run \`make setup\`, which fetches one"
+version=${kernel#"$from/boot/vmlinuz-"}
+modules=$from/lib/modules/$version/kernel/drivers
 [ -d "$modules" ] || fail "$modules is missing: reinstall the package linux-image-$version"
 [ -x /bin/busybox ] || fail "/bin/busybox is missing: install the package busybox-static"
 for tool in gcc cpio; do command -v $tool >/dev/null || fail "$tool is missing: install the package $tool"; done
 
 stamp=$(sha256sum "$kernel" /bin/busybox "$here"/{build.sh,init,workload.c} | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] && [ -s "$out/content.img" ]; then
-  echo "guest: up to date in $out"
-  exit
-fi
+if [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] && [ -s "$out/content.img" ]; then exit; fi
+echo "guest: building in $out"
 
 mkdir -p "$out"
 work=$(mktemp -d "$out/build.XXXXXX")
@@ -45,4 +46,4 @@ fi
 chmod 644 "$work/vmlinuz" "$work/initrd.gz" "$out/content.img"
 mv "$work/vmlinuz" "$work/initrd.gz" "$out/"
 echo "$stamp" >"$out/stamp"
-echo "guest: built in $out (kernel $version)"
+echo "guest: built (kernel $version)"

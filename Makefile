@@ -1,0 +1,38 @@
+# `make help` lists the targets. Everything a target needs is set up first, once.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=NOVACRON_LAB,NOVACRON_LAB_DIR,NOVACRON_LAB_PORT)
+BIN := .venv/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo check test bench lab-up lab-down clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: packages, .venv, the guest (Debian 12, root or sudo)
+	@scripts/setup.sh
+
+demo: setup ## move a real VM live between two real hosts, and prove it (JSON=1: end with one line of JSON)
+	@$(SUDO) $(BIN)/novacron demo $(if $(JSON),--json) $(ARGS)
+
+check: setup ## the fast part of the tests: lint, types, unit tests (no root)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -q -m "not real and not temporal"
+
+test: check ## everything, on real parts too (ARGS="-k cut" picks)
+	$(SUDO) $(BIN)/pytest $(ARGS)
+
+bench: setup ## measure NovaCron against QEMU's own methods (ARGS="--only 100:idle" picks rows)
+	@$(SUDO) $(BIN)/python -m bench.migrate $(ARGS)
+
+lab-up: setup ## start the lab (ARGS="--link 100mbit --delay 40ms --loss 0.1%")
+	@$(SUDO) $(BIN)/novacron lab up $(ARGS)
+
+lab-down: ## stop the lab and remove all it made on this machine but its history
+	@$(SUDO) $(BIN)/novacron lab down $(ARGS)
+
+clean: ## remove what was built here: .venv and caches
+	$(SUDO) rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(SUDO) find . -name __pycache__ -type d -prune -exec rm -rf {} +

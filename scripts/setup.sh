@@ -1,0 +1,81 @@
+#!/bin/bash
+# setup.sh: all that NovaCron's lab needs on Debian 12: packages, the virtual environment .venv, the guest.
+# Does only what is missing, so a second run costs a moment. PYTHON chooses the interpreter (3.11 or newer).
+set -euo pipefail
+cd "$(dirname "$(readlink -f "$0")")/.."
+lab=${NOVACRON_LAB_DIR:-/var/lib/novacron/lab}
+python=${PYTHON:-python3}
+step() { echo "setup: $*"; }
+fail() { echo "setup: FAILED: $*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+  command -v sudo >/dev/null || fail "not root and no sudo: run as root, or install sudo"
+  sudo "$@"
+}
+
+# Its own words only when it fails.
+quietly() {
+  local log
+  log=$(mktemp)
+  if ! "$@" >"$log" 2>&1; then
+    tail -25 "$log" >&2
+    rm -f "$log"
+    fail "\`$*\`; its last words are above"
+  fi
+  rm -f "$log"
+}
+
+packages=(
+  qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
+  libvirt-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2
+)
+install_packages() {
+  command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
+  local missing=() package
+  for package in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} = 0 ] && return
+  step "installing ${missing[*]}"
+  quietly as_root apt-get update -q
+  quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# The guest's kernel is unpacked, not installed: this machine must not boot it. One that is installed serves as well.
+get_kernel() {
+  if compgen -G "/boot/vmlinuz-*-cloud-amd64" >/dev/null; then kernel_root=/; return; fi
+  kernel_root=$lab/kernel
+  compgen -G "$kernel_root/boot/vmlinuz-*-cloud-amd64" >/dev/null && return
+  apt-cache show linux-image-cloud-amd64 >/dev/null 2>&1 || quietly as_root apt-get update -q
+  local package folder
+  package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-.*\)/\1/p' | head -1)
+  [ -n "$package" ] || fail "no package linux-image-cloud-amd64: is Debian's main archive in /etc/apt/sources.list.d?"
+  step "fetching the guest's kernel, $package"
+  folder=$(mktemp -d)
+  (cd "$folder" && quietly apt-get download -q "$package")
+  quietly as_root dpkg-deb -x "$folder"/linux-image-*.deb "$kernel_root"
+  rm -rf "$folder"
+}
+
+make_venv() {
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11: set PYTHON"
+  local stamp
+  stamp=$(cat pyproject.toml constraints.txt <("$python" -VV) | sha256sum)
+  [ "$(cat .venv/.setup 2>/dev/null)" = "$stamp" ] && return
+  if [ ! -x .venv/bin/python ]; then
+    step "making .venv with $("$python" -V)"
+    quietly "$python" -m venv .venv
+  fi
+  step "installing Python packages into .venv"
+  quietly .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[kvm,lab,dev]'
+  echo "$stamp" >.venv/.setup
+}
+
+begun=$SECONDS
+install_packages
+make_venv
+as_root mkdir -p "$lab"
+get_kernel
+as_root guest/build.sh "$lab/guest" "$kernel_root"
+step "ready ($((SECONDS - begun)) s)"

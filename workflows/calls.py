@@ -24,8 +24,9 @@ from models.migration import (
 from workflows import deadlines
 
 with workflow.unsafe.imports_passed_through():
-    from activities.control import ControlActivities
     from activities.host import HostActivities
+
+    from activities.control import ControlActivities
 
 _call = workflow.execute_activity_method
 

@@ -7,6 +7,7 @@ attributes do, so they change with the phase and at most every tenth percent.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
@@ -29,14 +30,14 @@ class Chronicle:
     def begin(self, title: str, vm: str, site: str, hosts: Sequence[str]) -> None:
         """Set everything a search needs, so that a start by Temporal's own CLI or UI has it too."""
         self._title = title
-        updates: list[SearchAttributeUpdate] = [
+        updates: list[SearchAttributeUpdate[Any]] = [
             sa.VM_ID.value_set(vm),
             sa.SITE.value_set(site),
             sa.HOST_IDS.value_set(list(hosts)),
             sa.PHASE.value_set(self.progress.phase),
             sa.PROGRESS.value_set(0.0),
         ]
-        if sa.INITIATOR not in workflow.info().typed_search_attributes:
+        if workflow.info().typed_search_attributes.get(sa.INITIATOR) is None:
             updates.append(sa.INITIATOR.value_set("temporal"))
         workflow.upsert_search_attributes(updates)
         self._show()
@@ -49,7 +50,7 @@ class Chronicle:
 
     def enter(self, phase: Phase) -> None:
         percent = 100.0 if phase == "done" else float(self.progress.percent)
-        changes = {"phase": phase, "percent": percent, "elapsed": elapsed()}
+        changes: dict[str, object] = {"phase": phase, "percent": percent, "elapsed": elapsed()}
         if phase != "moving":
             changes |= {"eta": None, "raw_rate": 0.0, "wire_rate": 0.0}
         self.progress = self.progress.model_copy(update=changes)

@@ -1,8 +1,8 @@
 """The one table of timeouts and retries, by kind of step. No step is without an end.
 
-A host that does not pick up a task within `schedule_to_start` is taken for dead; Temporal does not retry that timeout. Where
-the answer must come even through an outage (confirming, closing) there is none, and `schedule_to_close` bounds it all.
-Questions may be dropped on a cancel; steps with effects are waited for, so that no undo runs beside what it undoes.
+A host that does not pick up a task within `schedule_to_start` is taken for dead; Temporal does not retry that timeout.
+Where the answer must come even through an outage (confirming, closing) there is none, and `schedule_to_close` bounds it
+all. Questions may be dropped on a cancel; steps with effects are waited for: no undo runs beside what it undoes.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ The story: check, prepare both ends of the data path, move, then the end, which 
 hosts where the VM is, remove a leftover only on certain knowledge, close both ends, and tell. The workflow id
 `vm/<site>/<vm>` is the lock: one move of a VM at a time.
 
-Until the move step starts to switch, a cancel (the update `cancel`, or Temporal's own) is obeyed: the job is aborted, and its
-real end is waited for. From the moment the move step has ended, a cancel changes nothing any more.
+Until the switch, a cancel (the update `cancel`, or Temporal's own) is obeyed: the job is aborted, and its real end is
+waited for. From the moment the move step has ended, a cancel changes nothing any more.
 """
 
 from __future__ import annotations
@@ -184,13 +184,13 @@ class MigrateVm:
         self._chronicle.take(progress)
 
     @workflow.update(description="Stop the move; the VM stays on its source. Argument: the reason, as text")
-    async def cancel(self, reason: str = "") -> str:
+    def cancel(self, reason: str = "") -> str:
         self._stop = reason or "no reason given"
         if self._task is not None:
             self._task.cancel()
         return (
-            f"cancelling {self.progress().phase}; the VM stays on its source unless it is switching at this very moment. "
-            f"The workflow ends when the job has really ended"
+            f"cancelled while {self.progress().phase}; the VM stays on its source unless it is switching right now. "
+            f"The workflow ends when everything started has really ended"
         )
 
     @cancel.validator

@@ -17,7 +17,7 @@ from workflows.calls import Control, Host
 
 
 async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> tuple[list[str], list[str]]:
-    """(hosts whose workers answer, silent ones). Refuses host names the site does not have and hosts without a worker."""
+    """(hosts whose workers answer, silent ones). Refuses a name the site does not have, and a host without a worker."""
     members = sorted((await control.hosts()).hosts)
     needed = [("to", request.to)] + ([("source", request.source)] if request.source else [])
     for field, name in needed:
@@ -56,15 +56,15 @@ async def find(site: str, request: MigrateRequest, hosts: list[str], silent: lis
     if alive:
         raise errors.final(
             errors.AMBIGUOUS,
-            f"{request.vm}: {' and '.join(alive)} both hold a live copy. Nothing was started; find out which one is the "
-            f"VM, stop the other by hand, and start again",
+            f"{request.vm}: {' and '.join(alive)} both hold a live copy. Nothing was started; find out which "
+            f"one is the VM, stop the other by hand, and start again",
         )
     unasked = f" These did not answer: {', '.join(silent)}." if silent else ""
     if defined:
         raise errors.final(
             errors.REFUSED,
-            f"{request.vm}: not running; defined on {', '.join(defined)}.{unasked} Start it there first: only a running VM "
-            f"moves live",
+            f"{request.vm}: not running; defined on {', '.join(defined)}.{unasked} Start it there first: only a "
+            f"running VM moves live",
         )
     raise errors.final(
         errors.NOT_FOUND,
@@ -83,8 +83,8 @@ async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tupl
     if sheet.vm.job:
         raise errors.final(
             errors.REFUSED,
-            f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for it to end, or "
-            f"stop it with `virsh domjobabort {vm}` there",
+            f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for its end, "
+            f"or stop it with `virsh domjobabort {vm}` there",
         )
     findings = (await destination.admit(sheet)).items
     blockers = [finding for finding in findings if finding.severity == "blocker"]

@@ -1,8 +1,8 @@
 """Where is the VM? Judged from what source and destination answered, and from nothing else.
 
-Silence is not absence. Only `leftover` lets anything be removed, and it needs the source's answer that the VM runs there.
-The destination is asked before the source: a VM that runs at the source with no job, after the destination answered, can
-have left nothing alive behind at the destination. A defined but shut off VM does not count as present.
+Silence is not absence. Only `leftover` lets anything be removed, and it needs the source's answer that the VM runs
+there. The destination is asked before the source: a VM that runs at the source with no job, after the destination
+answered, can have left nothing alive at the destination. A defined but shut off VM does not count as present.
 
 | source \\\\ destination | not there | paused | running |
 | --- | --- | --- | --- |

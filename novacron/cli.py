@@ -1,0 +1,71 @@
+"""The command line `novacron`: the group, its commands, and how the process ends. Exit codes: see EPILOG."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from novacron.commands import inventory, moves
+from novacron.commands.base import Commands, Face
+from novacron.commands.lab import lab
+
+EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
+worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, a human is needed; 130 interrupted."""
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--profile", metavar="NAME", help="Profile of Temporal's configuration file. Default: TEMPORAL_PROFILE.")
+@click.option("--site", metavar="NAME", help="Site to work on. Default: NOVACRON_SITE, else lab.")
+@click.pass_context
+def cli(ctx: click.Context, profile: str | None, site: str | None) -> None:
+    """Move virtual machines live between hosts, durably.
+
+    Temporal is found as its own tools find it: TEMPORAL_* variables, then the configuration file.
+    """
+    ctx.obj = Face(profile, site)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="End with one JSON line of the same facts.")
+@click.pass_context
+def demo(ctx: click.Context, as_json: bool) -> None:
+    """Boot a guest in the lab, move it live, and verify that it is the same one. Needs root."""
+    from novacron.demo import run
+
+    ctx.exit(run(as_json))
+
+
+for command in (moves.migrate, moves.watch, moves.cancel, inventory.hosts, inventory.vm, lab):
+    cli.add_command(command)
+
+
+def run(args: list[str] | None = None) -> int:
+    """The command line without leaving the process; the exit code."""
+    try:
+        code = cli.main(args, prog_name="novacron", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """Leaves with os._exit: a process that used Temporal's client crashes in interpreter shutdown now and then
+    (temporalio/sdk-python#300)."""
+    code = 1
+    try:
+        code = run()
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

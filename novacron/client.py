@@ -1,0 +1,234 @@
+"""The Python client. Connects as Temporal's own tools do; every wait can be left, the move goes on without us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import getpass
+import os
+import platform
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+from temporalio.client import (
+    Client,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from models import ids, queues
+from models.base import Name
+from models.host import SiteReport, VmReport
+from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
+from novacron import connection, errors, watch
+from workflows import request
+from workflows import search_attributes as sa
+from workflows.inventory import Inventory
+from workflows.migrate_vm import MigrateVm
+
+Watcher = Callable[[Progress], None]
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+_INVENTORY_WITHIN = timedelta(minutes=5)
+
+
+class Migration:
+    """One run of MigrateVm, running or ended."""
+
+    def __init__(self, client: Client, handle: WorkflowHandle[MigrateVm, MigrationOutcome]) -> None:
+        self._client = client
+        self._handle = handle
+
+    @property
+    def id(self) -> str:
+        return self._handle.id
+
+    @property
+    def run_id(self) -> str | None:
+        return self._handle.result_run_id or self._handle.run_id
+
+    async def result(self, watch: Watcher | None = None) -> MigrationOutcome:
+        """Wait for the end; `watch` is called with each Progress meanwhile. Raises one of novacron.errors."""
+        with _our_errors(self.id):
+            if watch is not None:
+                async for progress in self.follow():
+                    watch(progress)
+            return await self._outcome()
+
+    def follow(self, every: float = watch.EVERY) -> AsyncIterator[Progress]:
+        """Progress, until the run has ended."""
+        return watch.follow(self._client, self._handle, every)
+
+    async def cancel(self, reason: str = "") -> str:
+        """Ask to stop; returns what happens now. Refused past the point of no return."""
+        with _our_errors(self.id):
+            return await self._handle.execute_update(
+                MigrateVm.cancel, reason, id=uuid4().hex, rpc_timeout=timedelta(seconds=30)
+            )
+
+    async def _outcome(self) -> MigrationOutcome:
+        """A restart of Temporal does not end the wait."""
+        loop = asyncio.get_running_loop()
+        lost: float | None = None
+        while True:
+            try:
+                return await self._handle.result()
+            except RPCError as error:
+                lost = lost or loop.time()
+                if error.status != RPCStatusCode.UNAVAILABLE or loop.time() - lost > watch.PATIENCE:
+                    raise
+                await asyncio.sleep(1)
+
+
+class NovaCron:
+    """One site, through one Temporal. Make it with `connect`."""
+
+    def __init__(self, client: Client, site: str) -> None:
+        self.client = client
+        self.site = site
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, profile: str | None = None, site: str | None = None) -> AsyncIterator[NovaCron]:
+        """`profile` of Temporal's configuration file (None: TEMPORAL_PROFILE, else default); `site` is NOVACRON_SITE,
+        else `lab`, when None. Raises InvalidInput, Unreachable."""
+        chosen = site or os.environ.get("NOVACRON_SITE") or "lab"
+        _check_name("site", chosen)
+        yield cls(await connection.connect(profile), chosen)
+
+    async def migrate(
+        self,
+        vm: str,
+        to: str,
+        *,
+        source: str | None = None,
+        policy: MigrationPolicy | None = None,
+        watch: Watcher | None = None,
+    ) -> MigrationOutcome:
+        """Move `vm` to host `to` and wait until it runs there."""
+        return await (await self.start(vm, to, source=source, policy=policy)).result(watch)
+
+    async def start(
+        self, vm: str, to: str, *, source: str | None = None, policy: MigrationPolicy | None = None
+    ) -> Migration:
+        """Start the move and return at once. Raises AlreadyMoving when a run holds the VM's lock."""
+        wanted = wish(vm, to, source=source, policy=policy)
+        with _our_errors(vm):
+            queue = queues.control(self.site)
+            await connection.require_control_worker(self.client, self.site, queue)
+            handle = await self.client.start_workflow(
+                MigrateVm.run,
+                wanted.model_dump(mode="json"),
+                id=ids.migrate_vm(self.site, vm),
+                task_queue=queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                static_summary=f"{vm}: {source} → {to}" if source else f"{vm} → {to}",
+                static_details=f"Asked by {_initiator()}. Policy: {wanted.policy.model_dump_json()}",
+                search_attributes=self._attributes(wanted),
+            )
+        return Migration(self.client, handle)
+
+    def migration(self, vm_or_id: str, run_id: str | None = None) -> Migration:
+        """A run by VM name or workflow id; the newest one without `run_id`."""
+        full = workflow_id(self.site, vm_or_id)
+        return Migration(self.client, self.client.get_workflow_handle_for(MigrateVm.run, full, run_id=run_id))
+
+    async def hosts(self) -> SiteReport:
+        """Every host of the site with its VMs; the silent ones are named."""
+        queue = queues.control(self.site)
+        with _our_errors(self.site):
+            await connection.require_control_worker(self.client, self.site, queue)
+            return await self.client.execute_workflow(
+                Inventory.run,
+                id=ids.inventory(self.site, uuid4().hex[:12]),
+                task_queue=queue,
+                execution_timeout=_INVENTORY_WITHIN,
+                static_summary=f"what runs where on {self.site}",
+            )
+
+    async def vms(self) -> list[tuple[str, VmReport]]:
+        """(host, VM), by VM name. A silent host's VMs are not in it: see `hosts`."""
+        report = await self.hosts()
+        found = [(host.host, vm) for host in report.hosts for vm in host.vms]
+        return sorted(found, key=lambda pair: (pair[1].name, pair[0]))
+
+    def _attributes(self, wanted: MigrateRequest) -> TypedSearchAttributes:
+        hosts = [wanted.source, wanted.to] if wanted.source else [wanted.to]
+        return TypedSearchAttributes(
+            [
+                SearchAttributePair(sa.VM_ID, wanted.vm),
+                SearchAttributePair(sa.SITE, self.site),
+                SearchAttributePair(sa.HOST_IDS, hosts),
+                SearchAttributePair(sa.PHASE, "checking"),
+                SearchAttributePair(sa.INITIATOR, _initiator()),
+            ]
+        )
+
+
+def wish(vm: str, to: str, *, source: str | None = None, policy: MigrationPolicy | None = None) -> MigrateRequest:
+    """The request, checked without asking anyone. InvalidInput names the field."""
+    chosen = (policy or MigrationPolicy()).model_dump()
+    with _our_errors(vm):
+        return request.read({"vm": vm, "to": to, "source": source, "policy": chosen})
+
+
+def workflow_id(site: str, vm_or_id: str) -> str:
+    """Id of the workflow that moves this VM; an id passes through."""
+    if "/" not in vm_or_id:
+        _check_name("vm", vm_or_id)
+        return ids.migrate_vm(site, vm_or_id)
+    if ids.parse_migrate_vm(vm_or_id) is None:
+        raise errors.InvalidInput(f"id: got {vm_or_id!r}", "Give a VM's name, or an id as vm/<site>/<vm>.")
+    return vm_or_id
+
+
+@contextlib.contextmanager
+def _our_errors(what: str) -> Iterator[None]:
+    """Everything Temporal may raise, as one of novacron.errors."""
+    try:
+        yield
+    except WorkflowAlreadyStartedError as error:
+        raise errors.AlreadyMoving(error.workflow_id, error.run_id) from None
+    except WorkflowFailureError as error:
+        raise errors.from_workflow(error) from error
+    except WorkflowUpdateFailedError as error:
+        raise errors.Refused(str(error.cause), "Wait for its result: `novacron watch`.") from error
+    except WorkflowUpdateRPCTimeoutOrCancelledError as error:
+        raise errors.Unreachable(
+            f"{what}: no control worker took the request in time", "Is the control worker running? Ask again."
+        ) from error
+    except ApplicationError as error:
+        raise errors.InvalidInput(error.message) from None
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:
+            raise errors.NotFound(f"{what}: no such run, or it has ended: {error.message}") from error
+        raise connection.from_rpc(error) from error
+
+
+def _check_name(field: str, value: str) -> None:
+    try:
+        _NAME.validate_python(value)
+    except ValidationError:
+        raise errors.InvalidInput(
+            f"{field}: got {value!r}", "Use letters, digits, dot, underscore and dash; 63 characters at most."
+        ) from None
+
+
+def _initiator() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"

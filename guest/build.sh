@@ -17,7 +17,7 @@ modules=$from/lib/modules/$version/kernel/drivers
 [ -x /bin/busybox ] || fail "/bin/busybox is missing: install the package busybox-static"
 for tool in gcc cpio; do command -v $tool >/dev/null || fail "$tool is missing: install the package $tool"; done
 
-stamp=$(sha256sum "$kernel" /bin/busybox "$here"/{build.sh,init,workload.c} | sha256sum | cut -d' ' -f1)
+stamp=$(sha256sum "$kernel" /bin/busybox "$here"/{build.sh,init,workload.c} | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] && [ -s "$out/content.img" ]; then exit; fi
 echo "guest: building in $out"
 

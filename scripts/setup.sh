@@ -54,7 +54,9 @@ get_kernel() {
   step "fetching the guest's kernel, $package"
   folder=$(mktemp -d)
   (cd "$folder" && quietly apt-get download -q "$package")
-  quietly as_root dpkg-deb -x "$folder"/linux-image-*.deb "$kernel_root"
+  quietly as_root dpkg-deb -x "$folder"/linux-image-*.deb "$kernel_root.new"
+  as_root rm -rf "$kernel_root"
+  as_root mv "$kernel_root.new" "$kernel_root"
   rm -rf "$folder"
 }
 

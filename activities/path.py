@@ -1,8 +1,8 @@
 """One end of the data path as seen from the host's worker: start it or find it, wait until it is ready, stop it.
 
 The process belongs to nobody: it is found again through its folder, so a worker may come and go. It is stopped in three
-steps, each only if the one before did not do: asked through its control socket, ended by signal, killed. A signal
-goes only to a process that is proved to be this data path: its command line names this folder's configuration, and it
+steps, each only if the one before did not do: asked through its control socket, ended by signal, killed. A signal goes
+only to a process that is proved to be this data path: its command line names this folder's configuration, and it
 lives in our mount namespace, where that path means this folder.
 """
 
@@ -31,7 +31,9 @@ logger = logging.getLogger(__name__)
 LISTENING_WITHIN = 20.0
 CONNECTED_WITHIN = 30.0
 STOPPED_WITHIN = 15.0
+"""Time for an orderly goodbye to the peer."""
 ENDED_WITHIN = 5.0
+"""Time after a signal."""
 
 
 def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> DataPathConfig:
@@ -150,30 +152,25 @@ def _late(folder: Folder, wanted: DataPathConfig) -> Exception:
 def close_end(settings: HostSettings, migration_id: str) -> DataPathStatus | None:
     """Stop this host's end and remove its folder; its last status, or None when there was none."""
     folder = Folder.of(settings, migration_id)
-    try:
-        last: DataPathStatus | None = control.status(folder.path)
-    except ControlFailed:
-        last = None
-    last = stop(folder) or last
+    last = stop(folder)
     folder.remove()
     return last
 
 
 def stop(folder: Folder) -> DataPathStatus | None:
-    """Returns when no process of this folder lives; its last words, if it had any."""
-    last: DataPathStatus | None = None
+    """Returns when no data path lives on this folder: its last status, or None when it had none to give."""
     try:
-        last = control.stop(folder.path)
+        return control.stop(folder.path, timeout=STOPPED_WITHIN)
+    except NotRunning:
+        return None
     except ControlFailed as error:
-        logger.info("%s: %s", folder.path.name, error)
-    steps = ((None, STOPPED_WITHIN if last else 0), (signal.SIGTERM, ENDED_WITHIN), (signal.SIGKILL, ENDED_WITHIN))
-    for number, within in steps:
-        if number is not None:
-            for pid in processes(folder):
-                logger.warning("%s: data path process %d lives on: %s", folder.path.name, pid, number.name)
-                _send(pid, number, folder)
-        if _ended(folder, within):
-            return last
+        logger.warning("%s: %s", folder.path.name, error)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in processes(folder):
+            logger.warning("%s: sending %s to data path process %d", folder.path.name, number.name, pid)
+            _send(pid, number, folder)
+        if _ended(folder):
+            return None
     raise errors.retryable(
         errors.DATA_PATH_FAILED,
         f"data path process {processes(folder)} of {folder.path} survives SIGKILL. Look at /proc/PID/stack",
@@ -209,10 +206,10 @@ def _send(pid: int, number: signal.Signals, folder: Folder) -> None:
         os.close(handle)
 
 
-def _ended(folder: Folder, within: float) -> bool:
-    """Beats while it waits. A stop is never cut short by a cancel: it is what a cancel leads to."""
-    deadline = time.monotonic() + within
-    while processes(folder):
+def _ended(folder: Folder) -> bool:
+    """Beats while it waits. A stop is not cut short by a cancel: it is what a cancel leads to."""
+    deadline = time.monotonic() + ENDED_WITHIN
+    while control.is_running(folder.path):
         if time.monotonic() > deadline:
             return False
         activity.heartbeat()

@@ -1,0 +1,225 @@
+"""The destination's rim: it listens on one TCP port for lanes, and dials the services' UNIX sockets in accept order.
+
+A connection gets as far as its certificate allows: TLS handshake, then the name in the certificate, then HELLO, each
+within a deadline. Connections that are not through yet are few; when there are too many the oldest gives way, so that
+nobody without a certificate can keep the peer out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import socket
+import threading
+import time
+from collections import OrderedDict
+from typing import Final
+
+from dwcp.errors import DwcpError, ProtocolError, Refused, StartFailed
+from dwcp.security import tls
+from dwcp.session import Session
+from dwcp.transport import hello
+from dwcp.transport.frames import Open, ResetReason, Type
+from dwcp.transport.hello import Refuse, RefuseReason, Welcome
+from dwcp.transport.lane import HANDSHAKE_SECONDS, Lane, tune
+from dwcp.transport.liveness import LANE_TIMEOUT
+
+log = logging.getLogger(__name__)
+
+MAX_PENDING: Final = 32
+DIAL_SECONDS: Final = 5.0
+_HELLO: Final = frozenset({Type.HELLO})
+
+
+def listen_tcp(address: str, port: int, port_range: tuple[int, int]) -> socket.socket:
+    """A listener on `port`, or on the first free port of the range. Raises StartFailed."""
+    ports = (port,) if port else range(port_range[0], port_range[1] + 1)
+    for candidate in ports:
+        try:
+            family, kind, proto, _, where = socket.getaddrinfo(
+                address, candidate, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            listener = socket.socket(family, kind, proto)
+        except OSError as error:
+            raise StartFailed(f"cannot listen at {address}: {error}; give an address of this host") from error
+        try:
+            if port:  # an explicit port may be in TIME_WAIT; in a range the next one serves as well
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(where)
+            listener.listen(64)
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE or port:
+                raise StartFailed(
+                    f"cannot listen at {address} port {candidate}: {error}; give an address of this host, a free port"
+                ) from error
+        else:
+            return listener
+    raise StartFailed(f"no free port at {address} in {port_range[0]}..{port_range[1]}; widen the port range")
+
+
+class Destination:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._config = session.config
+        self._tls = tls.context("destination", self._config.tls)
+        self._paths = {service.name: service.path for service in self._config.services}
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._pending: OrderedDict[socket.socket, float] = OrderedDict()
+        self._listener = listen_tcp(self._config.address, self._config.port, self._config.port_range)
+        session.port = self._listener.getsockname()[1]
+
+    def start(self) -> None:
+        for name, work in (("accept", self._accept), ("control flow", self._control_flow)):
+            threading.Thread(target=self._run, args=(work,), name=name, daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more lanes. Idempotent."""
+        self._stopping.set()
+        try:
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        except OSError:
+            return  # closed before
+        finally:
+            self._listener.close()
+
+    def _run(self, work: object) -> None:
+        assert callable(work)
+        try:
+            work()
+        except Exception as error:  # a bug must end the session, not silently one thread
+            log.exception("destination")
+            self._session.fail(f"destination: {type(error).__name__}: {error}")
+
+    # --- lanes ---
+
+    def _accept(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                sock, where = self._listener.accept()
+            except OSError as error:
+                if self._stopping.is_set():
+                    return
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED):
+                    log.error("cannot accept a lane: %s", error)
+                    self._stopping.wait(0.1)
+                    continue
+                raise DwcpError(f"cannot accept lanes: {error}") from error
+            handle = sock.dup()  # to hang up by: TLS takes the descriptor out of `sock`
+            with self._lock:
+                self._pending[handle] = time.monotonic()
+                oldest = next(iter(self._pending)) if len(self._pending) > MAX_PENDING else None
+                if oldest:
+                    self._hang_up(oldest)
+            threading.Thread(
+                target=self._receive, args=(sock, handle, where[0]), name=f"lane from {where[0]}", daemon=True
+            ).start()
+
+    def tick(self, now: float) -> None:
+        """The keeper's part: whoever is not through in time goes, however busily it sends."""
+        with self._lock:
+            for handle, since in self._pending.items():
+                if now - since > HANDSHAKE_SECONDS:
+                    self._hang_up(handle)
+
+    def _hang_up(self, handle: socket.socket) -> None:
+        try:
+            handle.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it went by itself
+
+    def _receive(self, sock: socket.socket, handle: socket.socket, where: str) -> None:
+        """Owner thread of one connection, from handshake to the lane's end."""
+        lane, trouble = None, ""
+        try:
+            lane = self._open(sock)
+        except (OSError, ProtocolError, Refused) as error:
+            trouble = f"connection from {where} turned away: {error}"
+        except Exception as error:  # whatever a stranger managed to break is his connection only
+            log.exception("connection from %s", where)
+            trouble = f"connection from {where}: {type(error).__name__}: {error}"
+        finally:
+            with self._lock:
+                del self._pending[handle]
+                handle.close()
+        if lane:
+            self._session.carry(lane)
+        else:
+            self._session.trouble = trouble
+            log.warning("%s", trouble)
+
+    def _open(self, sock: socket.socket) -> Lane:
+        """Raises OSError (ssl errors are), ProtocolError, and Refused once the peer was told why."""
+        session = self._session
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(sock)
+            sock.settimeout(HANDSHAKE_SECONDS)
+            tune(sock)
+            secured = undo.enter_context(self._tls.wrap_socket(sock, server_side=True))
+            wrong_name = tls.wrong_name(secured, self._config.peer_name)
+            lane = Lane(secured, session.pool)
+            header, payload = lane.read_hello(_HELLO)
+            if wrong_name:
+                answer: Welcome | Refuse = Refuse(RefuseReason.NAME, wrong_name)
+            else:
+                asked = hello.decode_hello(header, payload)
+                lane.number = asked.lane
+                answer = session.admit(asked)
+            lane.send(hello.encode_answer(answer))
+            if isinstance(answer, Refuse):
+                lane.finish()
+                raise Refused(f"{answer.reason.name.lower()}: {answer.text}")
+            lane.settimeout(LANE_TIMEOUT)
+            undo.pop_all()
+            return lane
+
+    # --- local connections ---
+
+    def _control_flow(self) -> None:
+        """Dials one after another, in the order of flow 0: QEMU tells its channels apart by it."""
+        while (message := self._session.control_message()) is not None:
+            if isinstance(message, Open):
+                self._dial(message)
+            else:
+                self._session.apply_reset(message)
+            self._session.control_done()
+
+    def _dial(self, message: Open) -> None:
+        session = self._session
+        flow = session.flow(message.flow)
+        flow.service, flow.ordinal = message.service, message.ordinal
+        try:
+            sock = self._connect(message.service)
+        except OSError as error:
+            text = f"service {message.service} cannot be reached: {error}"
+            log.error("flow %d: %s", message.flow, text)
+            flow.cut(text)
+            session.outbox.reset(message.flow, ResetReason.UNREACHABLE, text)
+            session.flow_changed()
+            return
+        log.info("flow %d: service %s connected", message.flow, message.service)
+        flow.start(sock, session.outbound(flow))
+
+    def _connect(self, service: str) -> socket.socket:
+        """Raises OSError. A full backlog is worth waiting for; a missing socket is not: nothing else will come."""
+        path = self._paths.get(service)
+        if path is None:
+            raise FileNotFoundError(errno.ENOENT, "this end has no such service", service)
+        deadline = time.monotonic() + DIAL_SECONDS
+        while True:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.setblocking(False)
+                sock.connect(path)
+            except BlockingIOError:
+                sock.close()
+                if time.monotonic() > deadline:
+                    raise
+                self._stopping.wait(0.02)
+            except OSError as error:
+                sock.close()
+                raise OSError(error.errno, f"{error.strerror}: {path}") from error
+            else:
+                return sock

@@ -1,0 +1,1 @@
+"""HDE: batch codecs and the choice among them."""

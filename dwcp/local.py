@@ -1,0 +1,269 @@
+"""A flow's end at this host: one connected UNIX socket, a thread that reads it and a thread that writes it.
+
+Reading: a batch is handed on when it is full (about a quarter of the window's time at the flow's own rate, so that the
+final drain is short) or as soon as the program pauses and a lane is free. Writing: only what the gate has admitted, in
+order. An end of file on one side becomes a half-close on the other, after all data; a program that is gone becomes a
+close. When the local program no longer reads, the peer is told to stop (RESET) while the other direction goes on: QEMU
+may close its end while the last of its data is still on the way.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from typing import Final, Protocol
+
+from dwcp.buffers import BufferPool
+from dwcp.errors import DigestMismatch
+from dwcp.flow import Gate, Reassembly
+from dwcp.outbox import Outbound, Outbox
+from dwcp.transport.frames import Buffer, Ending, Fin, ResetReason
+from models.datapath import FlowStatus
+
+log = logging.getLogger(__name__)
+
+MIN_BATCH: Final = 64 << 10
+BATCHES_PER_WINDOW: Final = 4
+IDLE_SECONDS: Final = 0.0003
+"""A program silent for this long has paused: what it wrote is sent at once."""
+BUSY_SECONDS: Final = 0.002
+"""While all lanes are busy a pause means nothing; look again after this."""
+BULK_SERVICES: Final = frozenset({"ram", "nbd"})
+
+
+class Arrived:
+    """One verified batch, decoded: waits for its turn at the gate."""
+
+    __slots__ = ("buffer", "digest", "raw")
+
+    def __init__(self, raw: Buffer, digest: bytes, buffer: bytearray | None) -> None:
+        self.raw = raw
+        self.digest = digest
+        self.buffer = buffer
+        """The pooled buffer `raw` lies in, None if it does not."""
+
+
+class Owner(Protocol):
+    """What a flow needs of its session."""
+
+    outbox: Outbox
+    pool: BufferPool
+
+    def fail(self, error: str) -> None: ...
+    def flow_changed(self) -> None: ...
+
+
+class Flow:
+    """Exists from the first frame that names it; gets its socket when it is opened."""
+
+    def __init__(self, number: int, owner: Owner, batch_bytes: int, window_seconds: float, service: str = "") -> None:
+        self.number = number
+        self.ordinal = number - 1
+        self.service = service
+        self.error = ""
+        self.raw_out = 0
+        self.raw_in = 0
+        self.digest_out = ""
+        self.digest_in = ""
+        self.out: Outbound | None = None
+        self._owner = owner
+        self._batch_bytes = batch_bytes
+        self._batch_seconds = window_seconds / BATCHES_PER_WINDOW
+        self._sock: socket.socket | None = None
+        self._arrivals: Reassembly[Arrived | Fin] = Reassembly()
+        self._cond = threading.Condition()
+        self._inbound_over = False
+        self._cut = False
+        self._threads_left = 0
+
+    # --- called by the session and by lanes ---
+
+    @property
+    def open(self) -> bool:
+        return not (self._inbound_over and (self.out is None or self.out.over))
+
+    def start(self, sock: socket.socket, out: Outbound) -> None:
+        """Carry `sock` from now on."""
+        sock.setblocking(True)
+        with self._cond:
+            self._sock, self.out = sock, out
+            self._threads_left = 2
+            cut = self._cut
+        if cut:
+            self.cut(self.error)
+        for work in (self._read, self._write):
+            threading.Thread(target=self._run, args=(work,), name=f"flow {self.number}", daemon=True).start()
+
+    def arrive(self, seq: int, item: Arrived | Fin) -> bool:
+        """A verified frame, from a lane's thread. False: a repeat, or nobody wants it. Raises ProtocolError."""
+        size = len(item.raw) if isinstance(item, Arrived) else 0
+        with self._cond:
+            if self._inbound_over:
+                return False
+            kept = self._arrivals.add(seq, item, size)
+            if kept and self._arrivals.ready():
+                self._cond.notify_all()
+        return kept
+
+    def stop_sending(self, text: str) -> None:
+        """The peer cannot deliver what we send: let the local program see it, keep the other direction."""
+        self.error = self.error or text
+        if self.out:
+            self._owner.outbox.drop(self.out)
+        self._shutdown(socket.SHUT_RD)
+
+    def cut(self, text: str) -> None:
+        """Both directions end now, hard. Idempotent."""
+        if self.open:
+            self.error = self.error or text
+        with self._cond:
+            self._cut = self._inbound_over = True
+            self._arrivals = Reassembly()
+            self._cond.notify_all()
+        if self.out:
+            self._owner.outbox.drop(self.out)
+        self._shutdown(socket.SHUT_RDWR)
+
+    def status(self) -> FlowStatus:
+        return FlowStatus(
+            service=self.service or "unknown",
+            ordinal=self.ordinal,
+            raw_out=self.raw_out,
+            raw_in=self.raw_in,
+            digest_out=self.digest_out,
+            digest_in=self.digest_in,
+            open=self.open,
+            error=self.error[:4000],
+        )
+
+    # --- the two threads ---
+
+    def _run(self, work: object) -> None:
+        assert callable(work)
+        try:
+            work()
+        except Exception as error:  # a bug must end the session, not silently one thread
+            log.exception("flow %d", self.number)
+            self._owner.fail(f"flow {self.number} ({self.service}): {type(error).__name__}: {error}")
+        finally:
+            with self._cond:
+                self._threads_left -= 1
+                last = self._threads_left == 0
+            if last and self._sock:
+                self._sock.close()
+            self._owner.flow_changed()
+
+    def _read(self) -> None:
+        assert self._sock
+        assert self.out
+        gate = Gate()
+        ending = Ending.HALF
+        rate = 0.0
+        flushed = time.monotonic()
+        buffer = self._owner.pool.take(self._batch_bytes)
+        while True:
+            target = int(min(self._batch_bytes, max(MIN_BATCH, rate * self._batch_seconds)))
+            filled, more = self._fill(memoryview(buffer)[:target], self._sock, self.out)
+            if filled:
+                raw = memoryview(buffer)[:filled]
+                digest = gate.add(raw)
+                self.raw_out += filled
+                self.digest_out = digest.hex()
+                if filled <= MIN_BATCH:  # a small batch must not pin a large buffer until it is acknowledged
+                    lent, raw = None, memoryview(bytes(raw))
+                else:
+                    lent, buffer = buffer, self._owner.pool.take(self._batch_bytes)
+                if not self._owner.outbox.put(self.out, raw, digest, lent):
+                    return
+                now = time.monotonic()
+                span, flushed = now - flushed, now
+                # A time-weighted average over about 0.1 s: bursts out of a full socket buffer do not count as a rate.
+                rate += (filled / max(span, 1e-6) - rate) * min(1.0, span / 0.1)
+            if more is not None:
+                ending = more
+                break
+        self.digest_out = gate.digest.hex()
+        self._owner.outbox.finish(self.out, gate.digest, ending)
+
+    def _fill(self, view: memoryview, sock: socket.socket, out: Outbound) -> tuple[int, Ending | None]:
+        """Read until `view` is full or the program pauses. (bytes, how it ended or None)."""
+        filled = 0
+        while filled < len(view):
+            try:
+                got = sock.recv_into(view[filled:], 0, socket.MSG_DONTWAIT if filled else 0)
+            except BlockingIOError:
+                starving = self._owner.outbox.starving(out)
+                readable, _, _ = select.select([sock], [], [], IDLE_SECONDS if starving else BUSY_SECONDS)
+                if not readable and starving:
+                    break
+                if out.reset:
+                    return filled, Ending.WHOLE
+                continue
+            except OSError as error:
+                log.info("flow %d (%s): reading ended: %s", self.number, self.service, error)
+                return filled, Ending.WHOLE
+            if not got:
+                poll = select.poll()
+                poll.register(sock, select.POLLHUP)
+                gone = any(event & select.POLLHUP for _, event in poll.poll(0))
+                return filled, Ending.WHOLE if gone else Ending.HALF
+            filled += got
+        return filled, None
+
+    def _write(self) -> None:
+        assert self._sock
+        gate = Gate()
+        self.digest_in = gate.digest.hex()
+        while True:
+            with self._cond:
+                while not (self._arrivals.ready() or self._inbound_over):
+                    self._cond.wait()
+                if self._inbound_over:
+                    return
+                item = self._arrivals.take()
+            try:
+                gate.admit(item.raw if isinstance(item, Arrived) else b"", item.digest)
+            except DigestMismatch as error:
+                self._owner.fail(f"flow {self.number} ({self.service}): {error}; start the migration anew")
+                return
+            if isinstance(item, Fin):
+                self._shutdown(socket.SHUT_WR if item.ending is Ending.HALF else socket.SHUT_RDWR)
+            else:
+                try:
+                    self._sock.sendall(item.raw)
+                except OSError as error:
+                    self._refuse_more(f"the local program no longer reads: {error}")
+                    return
+                self.raw_in += len(item.raw)
+                self.digest_in = gate.digest.hex()
+                if item.buffer is not None:
+                    self._owner.pool.give(item.buffer)
+            with self._cond:
+                if self._inbound_over:
+                    return  # cut meanwhile
+                acked = self._arrivals.settle()
+                if isinstance(item, Fin):
+                    self._inbound_over = True
+            self._owner.outbox.acknowledge(self.number, acked)
+            if isinstance(item, Fin):
+                return
+
+    def _refuse_more(self, text: str) -> None:
+        with self._cond:
+            if self._inbound_over:
+                return
+            self._inbound_over = True
+            self._arrivals = Reassembly()
+        self.error = self.error or text
+        log.info("flow %d (%s): %s", self.number, self.service, text)
+        self._owner.outbox.reset(self.number, ResetReason.STOP, text)
+
+    def _shutdown(self, how: int) -> None:
+        if self._sock:
+            try:
+                self._sock.shutdown(how)
+            except OSError:
+                return  # the program closed it first, or our threads did

@@ -1,0 +1,468 @@
+"""One end of a session: its flows, its lanes' traffic, its state. Knows no dialling and no listening (dwcp/source.py,
+dwcp/destination.py) and no control socket (dwcp/control.py).
+
+States: waiting -> connected (all lanes at once, the first time) <-> link-lost (a direction has no lane) ; closed (ended
+on purpose, here or by the peer's BYE with no flow open) and failed are final. Whatever ends a session cuts the local
+sockets, so that QEMU and libvirt see it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from typing import Final
+
+from dwcp.buffers import BufferPool
+from dwcp.encoding.chooser import Chooser, allowed_rungs
+from dwcp.encoding.codec import Coder
+from dwcp.errors import ProtocolError, Refused
+from dwcp.flow import Reassembly
+from dwcp.local import BULK_SERVICES, Arrived, Flow
+from dwcp.outbox import CONTROL_FLOW, Batch, Frame, Outbound, Outbox
+from dwcp.transport import frames
+from dwcp.transport.frames import (
+    MAX_FLOWS,
+    Ack,
+    Bye,
+    ByeReason,
+    Codec,
+    Data,
+    Fin,
+    Message,
+    Open,
+    Ping,
+    Pong,
+    Reset,
+    ResetReason,
+)
+from dwcp.transport.hello import (
+    ALL_FEATURES,
+    RETURN_LANE,
+    Features,
+    Hello,
+    Refuse,
+    RefuseReason,
+    Welcome,
+    judge,
+)
+from dwcp.transport.lane import Lane
+from models.datapath import DataPathConfig, DataPathStatus, PathState
+
+log = logging.getLogger(__name__)
+
+NOT_WORTH_PACKING: Final = 512
+OBSERVED_FROM: Final = 32 << 10
+"""Smaller batches say little about codec speed."""
+RATE_SECONDS: Final = 1.0
+
+
+class Session:
+    def __init__(self, config: DataPathConfig) -> None:
+        self.config = config
+        self.instance = os.urandom(16)
+        self.peer_instance: bytes | None = None
+        self.pool = BufferPool(frames.DIGEST_BYTES + config.batch_bytes, keep=64)
+        self.outbox = Outbox(config.window_seconds, self.pool)
+        self.port = config.port
+        self.trouble = ""
+        """The newest thing that kept a peer or a lane out: shown in the status."""
+        self.redials = 0
+        self.changed = threading.Event()
+        """Set at each change the keeper should look at."""
+        self.started = time.monotonic()
+        self._lock = threading.Lock()
+        self._state: PathState = "waiting"
+        self._error = ""
+        self._since = self.started
+        """When the state, or all-flows-closed, began."""
+        self._flows: dict[int, Flow] = {}
+        self._lanes = config.lanes
+        self._writers: dict[int, Lane] = {}
+        self._readers: dict[int, Lane] = {}
+        self._hearing_since: float | None = None
+        self._idle_since: float | None = None
+        self._control: Reassembly[Open | Reset] = Reassembly()
+        self._control_ready = threading.Condition()
+        self._coder = Coder()
+        self._chooser_lock = threading.Lock()
+        self._chooser = self._new_chooser(ALL_FEATURES)
+        self._codec = ""
+        self._wire_in = 0
+        self._rates = Rates(self.started)
+
+    # --- state ---
+
+    @property
+    def state(self) -> PathState:
+        return self._state
+
+    @property
+    def ended(self) -> bool:
+        return self._state in ("closed", "failed")
+
+    @property
+    def error(self) -> str:
+        return self._error
+
+    def fail(self, error: str) -> None:
+        """Final. Tells the peer if it can be told."""
+        self._end("failed", error, Bye(ByeReason.FAILED, error))
+
+    def close(self, text: str = "") -> None:
+        """Final, on purpose: tells the peer, cuts what is still open."""
+        self._end("closed", text, Bye(ByeReason.STOPPED, text or "stopped by its host"))
+
+    def _end(self, state: PathState, error: str, bye: Bye | None) -> None:
+        with self._lock:
+            if self.ended:
+                return
+            self._state, self._error, self._since = state, error, time.monotonic()
+            flows = list(self._flows.values())
+            readers = list(self._readers.values())
+        log.log(logging.ERROR if state == "failed" else logging.INFO, "session %s %s", state, error)
+        self.outbox.end(frames.encode(bye) if bye else None)
+        for flow in flows:
+            flow.cut(error or "the session was stopped")
+        with self._control_ready:
+            self._control_ready.notify_all()
+        for lane in readers:
+            lane.cut("the session is over")
+        self.changed.set()
+
+    def flow_changed(self) -> None:
+        with self._lock:
+            idle = bool(self._flows) and not any(flow.open for flow in self._flows.values())
+            self._idle_since = (self._idle_since or time.monotonic()) if idle else None
+        self.changed.set()
+
+    # --- flows ---
+
+    def new_flow(self, service: str) -> Flow | None:
+        """Source: number the next accepted connection and tell the peer. None: no more flows, or over."""
+        with self._lock:
+            number = len(self._flows) + 1
+            if number > MAX_FLOWS or self.ended:
+                return None
+            flow = self._make_flow(number, service)
+        self.outbox.announce(number, flow.ordinal, service)
+        return flow
+
+    def outbound(self, flow: Flow) -> Outbound:
+        return self.outbox.open_flow(flow.number, bulk=flow.service in BULK_SERVICES)
+
+    def control_message(self) -> Open | Reset | None:
+        """The next message of flow 0, in order; blocks. None: the session is over. Then call `control_done`."""
+        with self._control_ready:
+            while not (self._control.ready() or self.ended):
+                self._control_ready.wait()
+            return None if self.ended else self._control.take()
+
+    def control_done(self) -> None:
+        with self._control_ready:
+            acked = self._control.settle()
+        self.outbox.acknowledge(CONTROL_FLOW, acked)
+
+    def apply_reset(self, message: Reset) -> None:
+        flow = self._flows.get(message.flow)
+        if flow is None:
+            log.warning("RESET of flow %d, which never was: %s", message.flow, message.text)
+        elif message.reason is ResetReason.STOP:
+            flow.stop_sending(f"peer: {message.text}")
+        else:
+            flow.cut(f"peer: {message.text}")
+        self.flow_changed()
+
+    def flow(self, number: int) -> Flow:
+        """Raises ProtocolError for a flow that cannot exist. At the destination frames may overtake their OPEN."""
+        with self._lock:
+            flow = self._flows.get(number)
+            if flow is None:
+                if self.config.role == "source":
+                    raise ProtocolError(f"frame for flow {number}, which was never opened; close the lane")
+                flow = self._make_flow(number, "")
+                if self.ended:
+                    flow.cut(self._error)
+            return flow
+
+    def _make_flow(self, number: int, service: str) -> Flow:
+        flow = Flow(number, self, self.config.batch_bytes, self.config.window_seconds, service)
+        self._flows[number] = flow
+        self._idle_since = None
+        return flow
+
+    # --- lanes ---
+
+    def admit(self, asked: Hello) -> Welcome | Refuse:
+        """Destination: judge a HELLO. The first that passes decides who the peer is, and how many lanes there are."""
+        with self._lock:
+            if self.ended:
+                return Refuse(RefuseReason.ENDED, f"the session is over: {self._error or self._state}")
+            answer = judge(
+                asked,
+                migration_id=self.config.migration_id,
+                owner_token=self.config.owner_token,
+                instance=self.instance,
+                bound=self.peer_instance,
+            )
+            if isinstance(answer, Welcome):
+                if self.peer_instance is None:
+                    self._lanes = asked.lanes
+                    self._bind(asked.instance, answer.features)
+                elif asked.lanes != self._lanes:
+                    return Refuse(RefuseReason.LANE, f"the session has {self._lanes} lanes, not {asked.lanes}")
+            return answer
+
+    def bind(self, instance: bytes, features: Features) -> None:
+        """Source: a WELCOME came. Raises Refused when it is not from the process that gave the first one."""
+        with self._lock:
+            if self.peer_instance is None:
+                self._bind(instance, features)
+            elif self.peer_instance != instance:
+                raise Refused("the destination's data path was restarted; start the migration anew")
+
+    def _bind(self, instance: bytes, features: Features) -> None:
+        self.peer_instance = instance
+        with self._chooser_lock:
+            self._chooser = self._new_chooser(features)
+
+    def carry(self, lane: Lane) -> None:
+        """The owner thread of an opened lane stays in here until the lane is lost or the session over."""
+        writes = (lane.number == RETURN_LANE) == (self.config.role == "destination")
+        lanes = self._writers if writes else self._readers
+        with self._lock:
+            old = lanes.get(lane.number)
+            lanes[lane.number] = lane
+            self._lanes_changed()
+        if old:
+            old.cut("replaced by a newer connection")
+        reason = "the session is over"
+        try:
+            if writes:
+                self._write_lane(lane)
+            else:
+                self._read_lane(lane)
+        except (OSError, ProtocolError) as error:
+            reason = lane.doomed or str(error)
+        except Exception as error:  # a bug must end the session, not silently one lane
+            log.exception("lane %d", lane.number)
+            self.fail(f"lane {lane.number}: {type(error).__name__}: {error}")
+        finally:
+            lane.close()
+            with self._lock:
+                if lanes.get(lane.number) is lane:
+                    del lanes[lane.number]
+                self._lanes_changed()
+            if writes:
+                self.outbox.lane_lost(lane)
+        if not self.ended:
+            log.warning("lane %d lost: %s", lane.number, reason)
+            self.trouble = f"lane {lane.number} lost: {reason}"
+
+    def _lanes_changed(self) -> None:
+        """Inside the lock: the state follows the lanes."""
+        now = time.monotonic()
+        if not self._readers:
+            self._hearing_since = None
+        elif self._hearing_since is None:
+            self._hearing_since = now
+        if self.ended:
+            return
+        state: PathState = self._state
+        if state == "waiting":
+            if len(self._readers) + len(self._writers) == self._lanes + 1:
+                state = "connected"
+        else:
+            state = "connected" if self._readers and self._writers else "link-lost"
+        if state != self._state:
+            log.info("session %s -> %s", self._state, state)
+            self._state, self._since = state, now
+            if state == "connected":
+                self.trouble = ""
+            self.changed.set()
+
+    def _write_lane(self, lane: Lane) -> None:
+        while (job := self.outbox.next(lane)) is not None:
+            if isinstance(job, bytes):
+                lane.send(job)
+                self.outbox.count(len(job))
+                continue
+            frame = self._encode(job, lane) if isinstance(job, Batch) else job
+            lane.send(frame.start, frame.body)
+            self.outbox.sent(frame)
+        if not lane.doomed:
+            lane.finish()
+
+    def _encode(self, batch: Batch, lane: Lane) -> Frame:
+        size = len(batch.raw)
+        if size < NOT_WORTH_PACKING:
+            return self.outbox.encoded(batch, Codec.NONE, batch.raw, lane)
+        with self._chooser_lock:
+            before = self._chooser.choice
+            rung = self._chooser.next(time.monotonic())
+            if self._chooser.choice is not before:
+                log.info("codec %s -> %s: %s", before.rung, self._chooser.choice.rung, self._chooser.choice.reason)
+        begun = time.perf_counter()
+        codec, body = self._coder.encode(rung, batch.raw)
+        if size >= OBSERVED_FROM:
+            with self._chooser_lock:
+                self._chooser.observe(rung, size, len(body), time.perf_counter() - begun)
+        self._codec = rung if codec is not Codec.NONE else "none"
+        return self.outbox.encoded(batch, codec, body, lane)
+
+    def _read_lane(self, lane: Lane) -> None:
+        while not self.ended:
+            message, buffer, size = lane.read()
+            with self._lock:
+                self._wire_in += size
+            if isinstance(message, Data):
+                self._arrived(message, buffer)
+            else:
+                self._handle(message)
+
+    def _arrived(self, data: Data, buffer: bytearray | None) -> None:
+        raw = self._coder.decode(data.codec, data.body, data.raw_length)
+        if raw is not data.body and buffer is not None:
+            self.pool.give(buffer)
+            buffer = None
+        if not self.flow(data.flow).arrive(data.seq, Arrived(raw, data.digest, buffer)) and buffer is not None:
+            self.pool.give(buffer)
+
+    def _handle(self, message: Message) -> None:
+        match message:
+            case Fin():
+                self.flow(message.flow).arrive(message.seq, message)
+            case Open() | Reset():
+                if isinstance(message, Open) and self.config.role == "source":
+                    raise ProtocolError("OPEN from the destination; close the lane")
+                with self._control_ready:
+                    if self._control.add(message.seq, message, 0):
+                        self._control_ready.notify_all()
+            case Ack():
+                if self.outbox.acked(message.entries):
+                    self.flow_changed()
+            case Ping():
+                self.outbox.echo(message.lane, message.token)
+            case Pong():
+                self._echoed(message)
+            case Bye():
+                self._peer_left(message)
+            case _:
+                raise ProtocolError(f"{message} is not allowed here; close the lane")
+
+    def _echoed(self, pong: Pong) -> None:
+        lane = self._writers.get(pong.lane)
+        if lane:
+            lane.life.echoed = time.monotonic()
+        trip = (time.monotonic_ns() - pong.token) / 1e9
+        if 0 < trip < 60 and (self.outbox.round_trip == 0 or trip < self.outbox.round_trip):
+            self.outbox.round_trip = trip
+
+    def _peer_left(self, bye: Bye) -> None:
+        text = f"the peer's data path ended: {bye.text}"
+        broken = bye.reason is ByeReason.FAILED or any(flow.open for flow in self._flows.values())
+        self._end("failed" if broken else "closed", text, None)
+
+    # --- the keeper's part, called about ten times a second ---
+
+    def tick(self, now: float) -> None:
+        """Judge lanes, measure rates, see whether a deadline has passed."""
+        if not self.ended:
+            for lane in list(self._writers.values()):
+                lane.observe(now)
+                reason = lane.life.verdict(now, self._hearing_since, lane.queued())
+                if reason:
+                    lane.cut(reason)
+            self._check_deadlines(now)
+        self._measure(now)
+
+    def lingered(self, now: float) -> bool:
+        """The process has stayed long enough after the end."""
+        return self.ended and now - self._since > self.config.linger
+
+    def cut_lanes(self) -> None:
+        for lane in [*self._writers.values(), *self._readers.values()]:
+            lane.cut("the session is over")
+
+    @property
+    def lanes_alive(self) -> int:
+        return len(self._writers) + len(self._readers)
+
+    def _check_deadlines(self, now: float) -> None:
+        config, waited = self.config, now - self._since
+        why = f": {self.trouble}" if self.trouble else ""
+        if self._state == "waiting" and waited > config.open_within:
+            self.fail(f"no complete connection with {config.peer_name} within {config.open_within:g} s{why}")
+        elif self._state == "link-lost" and waited > config.resume_within:
+            self.fail(f"link to {config.peer_name} lost for over {config.resume_within:g} s{why}")
+        elif self._idle_since is not None and now - self._idle_since > config.linger:
+            self.close(f"all flows closed for {config.linger:g} s")
+
+    def _measure(self, now: float) -> None:
+        raw = sum(flow.raw_out + flow.raw_in for flow in list(self._flows.values()))
+        delivered = self.outbox.delivered
+        if self._rates.add(now, raw, self.outbox.wire_out + self._wire_in, delivered):
+            _, out, full = self.outbox.figures()
+            queued = sum(lane.queued() for lane in list(self._writers.values()))
+            # Only what waits in our kernel waits for the link; the rest of the window waits for the far program.
+            with self._chooser_lock:
+                self._chooser.link(self._rates.delivered, full and queued >= 0.3 * out)
+
+    def status(self) -> DataPathStatus:
+        window, unacked, _ = self.outbox.figures()
+        with self._lock:
+            flows = [self._flows[number] for number in sorted(self._flows)]
+        statuses = tuple(flow.status() for flow in flows)
+        return DataPathStatus(
+            role=self.config.role,
+            migration_id=self.config.migration_id,
+            pid=os.getpid(),
+            state=self._state,
+            port=self.port,
+            error=(self._error or ("" if self._state == "connected" else self.trouble))[:4000],
+            elapsed=time.monotonic() - self.started,
+            flows=statuses,
+            raw_out=sum(flow.raw_out for flow in statuses),
+            raw_in=sum(flow.raw_in for flow in statuses),
+            wire_out=self.outbox.wire_out,
+            wire_in=self._wire_in,
+            resent=self.outbox.resent,
+            redials=self.redials,
+            lanes_alive=self.lanes_alive,
+            raw_rate=self._rates.raw,
+            wire_rate=self._rates.wire,
+            round_trip=self.outbox.round_trip,
+            window_bytes=window,
+            unacked_bytes=unacked,
+            codec=self._codec,
+            cpu_seconds=time.process_time(),
+        )
+
+    def _new_chooser(self, features: Features) -> Chooser:
+        # Half of the processors: the virtual machine that is being moved needs the rest.
+        cores = max(1, len(os.sched_getaffinity(0)) // 2)
+        return Chooser(allowed_rungs(self.config.codec, features), cores)
+
+
+class Rates:
+    """Bytes a second over the last RATE_SECONDS, from counters read now and then."""
+
+    def __init__(self, now: float) -> None:
+        self.raw = self.wire = self.delivered = 0.0
+        self._points: deque[tuple[float, int, int, int]] = deque([(now, 0, 0, 0)])
+
+    def add(self, now: float, raw: int, wire: int, delivered: int) -> bool:
+        """False if the newest point is too young for another."""
+        if now - self._points[-1][0] < 0.05:
+            return False
+        self._points.append((now, raw, wire, delivered))
+        while len(self._points) > 2 and now - self._points[0][0] > RATE_SECONDS:
+            self._points.popleft()
+        then, raw0, wire0, delivered0 = self._points[0]
+        span = now - then
+        self.raw = (raw - raw0) / span
+        self.wire = (wire - wire0) / span
+        self.delivered = (delivered - delivered0) / span
+        return True

@@ -1,0 +1,1 @@
+"""AMST: frames, hello, window, liveness and the TCP lanes that carry them."""

@@ -10,6 +10,8 @@ import pytest
 from temporalio.envconfig import ClientConfigProfile
 
 from models.host import HostSettings, SiteSettings
+from models.migration import MigrationPolicy
+from workers import runtime
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
@@ -56,7 +58,8 @@ def test_a_unit_comes_back_always_and_gives_its_worker_time_to_stop(name: str) -
     directives = unit(name)
     assert directives["Restart"] == ["always"]
     assert directives["StartLimitIntervalSec"] == ["0"]
-    assert int(directives["TimeoutStopSec"][0]) >= 45
+    assert directives["RestartPreventExitStatus"] == ["2"], "wrong settings do not mend themselves"
+    assert int(directives["TimeoutStopSec"][0]) > runtime.GRACE.total_seconds() + 10
 
 
 def test_data_paths_outlive_their_worker() -> None:
@@ -78,6 +81,13 @@ def test_the_folder_of_moves_is_the_same_for_tmpfiles_apparmor_and_the_worker() 
     tmpfiles = (DEPLOY / "systemd/novacron.tmpfiles.conf").read_text()
     assert re.findall(r"^d (\S+) 0711 root root -$", tmpfiles, re.M) == [state, f"{state}/migrations"]
     assert f"{state}/migrations/*/" in (DEPLOY / "apparmor/libvirt-qemu").read_text()
+
+
+@pytest.mark.parametrize("file", ["libvirtd.conf", "qemu.conf"])
+def test_libvirt_is_told_to_wait_longer_for_a_cut_link_than_the_data_path_does(file: str) -> None:
+    given = dict(re.findall(r"^(\w+) = (\d+)$", (DEPLOY / "libvirt" / file).read_text(), re.M))
+    patience = int(given["keepalive_interval"]) * (int(given["keepalive_count"]) + 1)
+    assert patience > MigrationPolicy().resume_within
 
 
 def test_images_start_workers_as_the_units_do_and_hold_no_secrets() -> None:

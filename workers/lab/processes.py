@@ -194,13 +194,15 @@ class Part:
             wait_gone(running)
         for file in (self.record, self.log):
             file.parent.mkdir(parents=True, exist_ok=True)
+        # the caller's Temporal settings lead to the caller's server, which is not the lab's
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TEMPORAL_")}
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         nothing = os.open("/dev/null", os.O_RDONLY)
         try:
             pid = os.posix_spawnp(
                 command[0],
                 list(command),
-                {**os.environ, **(environment or {}), MARK: str(self.folder)},
+                {**inherited, **(environment or {}), MARK: str(self.folder)},
                 file_actions=[(os.POSIX_SPAWN_DUP2, source, to) for source, to in ((nothing, 0), (log, 1), (log, 2))],
                 setsid=True,
                 setsigmask=[],

@@ -39,7 +39,10 @@ class LabSettings(Model):
     @model_validator(mode="before")
     @classmethod
     def _ports_follow_the_first(cls, given: dict[str, object]) -> dict[str, object]:
-        first = int(str(given.get("port", 7233)))
+        text = str(given.get("port", 7233))
+        if not text.isdecimal():
+            return given  # the field's own validation will say so
+        first = int(text)
         return {"ui_port": first + 1000, "http_port": first + 10, "metrics_port": first + 2000, **given}
 
     @model_validator(mode="after")

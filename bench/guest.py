@@ -17,7 +17,7 @@ from bench.cpu import Watched
 from bench.heartbeat import Console
 from bench.qmp import Event, Qmp
 
-MEMORY_MIB = 1024
+MEMORY_KIB = (1024 << 10) + 128
 FILL_MIB = 400
 """Of real program files, in the guest's work area."""
 
@@ -41,7 +41,7 @@ class Machine:
         drive = f"file={self.content},if=none,id=content,format=raw,readonly=on,cache=none,file.locking=off"
         append = f"console=ttyS0 quiet panic=-1 fill={FILL_MIB} dirty={dirty_mib} check=0"
         command = ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-display", "none"]
-        command += ["-machine", "q35", "-accel", accel, "-cpu", cpu, "-m", str(MEMORY_MIB)]
+        command += ["-machine", "q35", "-accel", accel, "-cpu", cpu, "-m", f"{MEMORY_KIB}k"]
         command += ["-chardev", f"socket,id=console,path={folder / 'console.sock'}"]
         command += ["-serial", "chardev:console", "-qmp", f"unix:{folder / 'qmp.sock'},server=on,wait=off"]
         command += ["-drive", drive, "-device", "virtio-blk-pci,drive=content"]

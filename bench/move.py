@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.carriers import End, Method, MoveFailed
 from bench.cpu import Watched
-from bench.guest import MEMORY_MIB, Guest, Machine, restore, running
+from bench.guest import MEMORY_KIB, Guest, Machine, restore, running
 from bench.heartbeat import broken, longest_silence
 from bench.plan import WORKLOADS, Cell
 from bench.results import Row
@@ -198,7 +198,7 @@ async def measure(
             rounds=query["ram"]["dirty-sync-count"],
             stream_bytes=query["ram"]["transferred"],
             setup_seconds=carrier.setup_seconds,
-            guest_ram_bytes=MEMORY_MIB << 20,
+            guest_ram_bytes=MEMORY_KIB << 10,
             accel=machine.accel,
             load=load,
             digest=digest,

@@ -18,7 +18,7 @@ from workers.lab.errors import LabError
 from workers.lab.processes import boot_id
 
 Accelerator = Literal["kvm", "tcg"]
-_PROBE_WITHIN = 10.0
+_PROBE_WITHIN = 6.0
 
 
 def accelerator(guest_folder: Path, cache: Path) -> Accelerator:

@@ -25,7 +25,6 @@ from workers.lab.settings import LIBVIRT_SOCKET, SITE, STATE_DIR, LabSettings
 _MOUNTS = {
     "run": "/run/libvirt",
     "lib": "/var/lib/libvirt",
-    "cache": "/var/cache/libvirt",
     "log": "/var/log/libvirt",
     "etc": "/etc/libvirt",
     "novacron": STATE_DIR,
@@ -123,7 +122,10 @@ class Host:
         return self.keeper.process() in in_network([self.settings.namespace(self.name)])
 
     def _start_keeper(self) -> None:
-        mounts = [word for source, to in _MOUNTS.items() for word in (str(self.folder / source), to)]
+        self.settings.cache_folder.mkdir(exist_ok=True)
+        mounts = [str(self.settings.cache_folder), "/var/cache/libvirt"]
+        for source, to in _MOUNTS.items():
+            mounts += [str(self.folder / source), to]
         namespace = f"/run/netns/{self.settings.namespace(self.name)}"
         enter = ("nsenter", f"--net={namespace}", "unshare", "--mount", "--uts", "--propagation", "private")
         self.keeper.start([*enter, "bash", "-c", _KEEPER, "novacron-lab-keeper", self.name, *mounts])

@@ -77,6 +77,11 @@ class LabSettings(Model):
         return self.root / "guest"
 
     @property
+    def cache_folder(self) -> Path:
+        """What libvirt found out about QEMU (8 s of work), shared by all hosts of all labs."""
+        return self.root / "cache"
+
+    @property
     def tls_folder(self) -> Path:
         return self.folder / "tls"
 

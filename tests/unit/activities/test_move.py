@@ -1,0 +1,326 @@
+"""The long step with libvirt and the data path played by a few lines each: attach, obey, survive, tell the truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+from temporalio.exceptions import ApplicationError, CancelledError
+
+from activities import move as module
+from activities.folder import Folder
+from activities.heartbeat import Stop
+from activities.move import Move, Surroundings
+from clouds.kvm import errors as kvm
+from clouds.kvm.decision import Call
+from clouds.kvm.migration import Completed, Departure, MigrateCall, Sight
+from clouds.kvm.progress import JobSample
+from dwcp.errors import ControlFailed, NotRunning
+from models.datapath import DataPathStatus, FlowStatus
+from models.migration import MigrationPolicy, MoveResult, MoveVm, Progress, VmRef
+
+RUNNING = Sight("running")
+MOVING = Sight("running", job="migration", sample=JobSample(total=1000, remaining=250, iteration=1))
+SWITCHING = Sight("paused", reason=2, job="migration")
+GONE = Sight(None)
+FIGURES = Completed(downtime_ms=42, memory_total=1000, iterations=3, seconds=9.0)
+CONNECTED = DataPathStatus(role="source", migration_id="m1", pid=1, state="connected", raw_out=99)
+FAILED = CONNECTED.model_copy(update={"state": "failed", "error": "peer host-b has the wrong certificate"})
+
+Turn = Callable[["Scene"], Sight | Exception]
+
+
+class PlayedCall:
+    """libvirt's migrate call: waits until the scene says how it ended."""
+
+    def __init__(self) -> None:
+        self.state: Call = "waiting"
+        self.error = ""
+        self.on_end: Callable[[], None] = lambda: None
+        self.begun = False
+
+    def start(self) -> None:
+        self.begun = True
+
+    def end(self, error: str = "") -> None:
+        self.state, self.error = ("failed", error) if error else ("succeeded", "")
+
+
+class PlayedDeparture:
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self.completed: Completed | None = None
+        self.on_completed: Callable[[], None] = lambda: None
+        self.aborts = 0
+
+    def look(self) -> Sight:
+        self._scene.turn += 1
+        self._scene.time += 1
+        seen = self._scene.plot(self._scene)
+        if isinstance(seen, Exception):
+            raise seen
+        return seen
+
+    def abort(self) -> str:
+        self.aborts += 1
+        return ""
+
+
+class Scene:
+    """A move whose world is one function of the turn; time is the number of turns, in seconds."""
+
+    def __init__(self, folder: Path, plot: Turn) -> None:
+        self.plot = plot
+        self.turn = 0
+        self.time = 1000.0
+        self.stop: Stop | None = None
+        self.path: DataPathStatus | Exception = CONNECTED
+        self.call = PlayedCall()
+        self.departure = PlayedDeparture(self)
+        self.folder = Folder(folder)
+        self.reports: list[Progress] = []
+
+    def status(self) -> DataPathStatus:
+        if isinstance(self.path, Exception):
+            raise self.path
+        return self.path
+
+    def run(self, finish_within: float = 3600, own_call: bool = False, so_far: Progress | None = None) -> MoveResult:
+        order = MoveVm(
+            migration_id="m1",
+            vm=VmRef(vm="web"),
+            source="host-a",
+            destination="host-b",
+            policy=MigrationPolicy(finish_within=finish_within),
+            started=5,
+        )
+        around = Surroundings(
+            stop=lambda: self.stop,
+            report=self.reports.append,
+            status=self.status,
+            now=lambda: self.time,
+            clock=lambda: self.time,
+        )
+        call = cast(MigrateCall, self.call)
+        departure = cast(Departure, self.departure)
+        return Move(order, self.folder, departure, call if own_call else None, lambda: call, around, so_far).run()
+
+    def complete(self) -> Sight:
+        self.departure.completed = FIGURES
+        self.departure.on_completed()
+        return GONE
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN", 0.0)
+    monkeypatch.setattr(module, "FIGURES_WITHIN", 0.0)
+
+
+def script(*sights: Sight | Exception) -> Turn:
+    """One sight a turn; the last one stays."""
+    return lambda scene: sights[min(scene.turn, len(sights)) - 1]
+
+
+def test_a_move_is_started_watched_and_reported(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: [RUNNING, MOVING, SWITCHING][s.turn - 1] if s.turn < 4 else s.complete())
+    result = scene.run()
+    assert scene.call.begun
+    assert (result.downtime_ms, result.memory_total, result.iterations) == (42, 1000, 3)
+    assert not result.attached
+    assert not result.cancel_came_too_late
+    assert [report.percent for report in scene.reports][1] == 75.0
+    assert scene.reports[0].elapsed == 5
+
+
+def test_the_marker_is_on_disk_before_libvirt_is_called(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: RUNNING if s.turn == 1 else s.complete())
+    begin = scene.call.start
+
+    def start() -> None:
+        assert json.loads((tmp_path / "started").read_text())["at"] > 0
+        begin()
+
+    scene.call.start = start  # type: ignore[method-assign]  # look at the disk at that very moment
+    scene.run()
+    assert scene.call.begun
+
+
+def test_a_second_attempt_attaches_to_the_running_job(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: MOVING if s.turn < 3 else s.complete())
+    scene.folder.mark_started(900)
+    result = scene.run(so_far=Progress(percent=80, memory_total=1000))
+    assert not scene.call.begun
+    assert result.attached
+    assert result.seconds == scene.time - 900
+    assert [report.percent for report in scene.reports] == sorted(report.percent for report in scene.reports)
+    assert scene.reports[0].percent == 80
+    assert scene.reports[0].elapsed > 100
+
+
+def test_an_attempt_that_comes_after_the_end_tells_what_the_last_heartbeat_knew(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(GONE))
+    scene.folder.mark_started(900)
+    result = scene.run(so_far=Progress(percent=99, memory_total=1000, iteration=4))
+    assert (result.attached, result.memory_total, result.iterations, result.downtime_ms) == (True, 1000, 4, 0)
+
+
+def test_a_cancel_aborts_the_job_and_waits_for_its_real_end(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 3:
+            s.stop = "cancel"
+        if s.departure.aborts == 2:
+            s.call.end("operation aborted")
+            return RUNNING
+        return RUNNING if s.turn == 1 else MOVING
+
+    scene = Scene(tmp_path, plot)
+    with pytest.raises(CancelledError):
+        scene.run()
+    assert scene.departure.aborts == 2
+
+
+def test_a_cancel_before_the_start_starts_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(RUNNING))
+    scene.stop = "cancel"
+    with pytest.raises(CancelledError):
+        scene.run()
+    assert not scene.call.begun
+    assert scene.folder.started() is None
+
+
+def test_a_cancel_that_comes_too_late_is_told_with_the_result(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 2:
+            s.stop = "cancel"
+        return RUNNING if s.turn == 1 else SWITCHING if s.turn < 4 else s.complete()
+
+    scene = Scene(tmp_path, plot)
+    assert scene.run().cancel_came_too_late
+
+
+def test_a_stopping_worker_leaves_the_job_alone(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        s.stop = "detach" if s.turn == 3 else None
+        return RUNNING if s.turn == 1 else MOVING
+
+    scene = Scene(tmp_path, plot)
+    with pytest.raises(ApplicationError, match="goes on") as raised:
+        scene.run()
+    assert not raised.value.non_retryable
+    assert scene.departure.aborts == 0
+
+
+def test_a_move_that_takes_too_long_is_aborted_also_when_a_retry_watches_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: MOVING if not s.departure.aborts else RUNNING)
+    scene.folder.mark_started(900)
+    with pytest.raises(kvm.MoveFailed, match="finish_within = 50 s"):
+        scene.run(finish_within=50)
+    assert scene.departure.aborts == 1
+
+
+def test_a_failed_data_path_ends_the_move_with_its_own_words(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 3:
+            s.path = FAILED
+        if s.departure.aborts:
+            s.call.end("Unable to write to socket")
+            return RUNNING
+        return RUNNING if s.turn == 1 else MOVING
+
+    scene = Scene(tmp_path, plot)
+    with pytest.raises(ApplicationError, match=r"wrong certificate.*Unable to write") as raised:
+        scene.run()
+    assert (raised.value.type, raised.value.non_retryable) == ("DataPathFailed", True)
+
+
+def test_a_data_path_that_died_before_the_start_starts_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(RUNNING))
+    scene.path = NotRunning("no data path")
+    with pytest.raises(ApplicationError, match="has ended"):
+        scene.run()
+    assert not scene.call.begun
+
+
+def test_a_data_path_that_is_too_busy_to_answer_is_not_dead(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        s.path = ControlFailed("busy") if s.turn == 2 else CONNECTED
+        return RUNNING if s.turn == 1 else MOVING if s.turn < 4 else s.complete()
+
+    assert Scene(tmp_path, plot).run().memory_total == 1000
+
+
+def test_libvirt_failing_the_job_is_told_in_its_words_and_the_flows(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 3:
+            s.call.end("unexpectedly failed")
+            s.path = CONNECTED.model_copy(update={"flows": (FlowStatus(service="ram", ordinal=1, error="reset"),)})
+        return RUNNING if s.turn in (1, 3) else MOVING
+
+    with pytest.raises(kvm.MoveFailed, match=r"libvirt: unexpectedly failed; ram: reset"):
+        Scene(tmp_path, plot).run()
+
+
+def test_a_libvirtd_that_restarts_is_asked_until_it_answers(tmp_path: Path) -> None:
+    away = kvm.HostUnavailable("no answer", "wait")
+
+    def plot(s: Scene) -> Sight | Exception:
+        story: list[Sight | Exception] = [RUNNING, MOVING, away, away, MOVING]
+        return story[s.turn - 1] if s.turn < 6 else s.complete()
+
+    scene = Scene(tmp_path, plot)
+    assert scene.run().downtime_ms == 42
+    assert any("does not answer" in report.note for report in scene.reports)
+
+
+def test_a_libvirtd_that_stays_away_ends_the_attempt_and_nothing_else(tmp_path: Path) -> None:
+    away = kvm.HostUnavailable("no answer", "wait")
+    scene = Scene(tmp_path, script(RUNNING, MOVING, away))
+    with pytest.raises(kvm.HostUnavailable):
+        scene.run()
+    assert scene.departure.aborts == 0
+
+
+def test_a_job_that_will_not_end_is_left_for_people(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(RUNNING, MOVING))
+    scene.stop = None
+
+    def plot(s: Scene) -> Sight:
+        s.stop = "cancel" if s.turn > 2 else None
+        return RUNNING if s.turn == 1 else MOVING
+
+    scene.plot = plot
+    with pytest.raises(kvm.Ambiguous, match="has not ended"):
+        scene.run()
+
+
+@pytest.mark.parametrize(
+    ("sight", "started", "error"),
+    [
+        (GONE, False, kvm.NotFound),
+        (Sight("shutoff"), False, kvm.Refused),
+        (MOVING, False, kvm.Refused),
+        (Sight("shutoff", reason=1), True, kvm.MoveFailed),
+        (Sight("paused", reason=2), True, kvm.Ambiguous),
+    ],
+)
+def test_what_must_not_be_started_is_refused_by_kind(
+    tmp_path: Path, sight: Sight, started: bool, error: type[Exception]
+) -> None:
+    scene = Scene(tmp_path, script(sight))
+    if started:
+        scene.folder.mark_started(900)
+    with pytest.raises(error):
+        scene.run()
+    assert not scene.call.begun
+
+
+def test_an_earlier_attempt_in_this_process_lends_its_call(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(RUNNING))
+    scene.folder.mark_started(900)
+    scene.call.end("its last words")
+    with pytest.raises(kvm.MoveFailed, match="its last words"):
+        scene.run(own_call=True)

@@ -12,7 +12,7 @@ from novacron.commands.base import Commands, Face
 from novacron.commands.lab import lab
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
-worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, a human is needed; 130 interrupted."""
+worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human; 130 interrupted."""
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

@@ -24,9 +24,8 @@ from models.migration import (
 from workflows import deadlines
 
 with workflow.unsafe.imports_passed_through():
-    from activities.host import HostActivities
-
     from activities.control import ControlActivities
+    from activities.host import HostActivities
 
 _call = workflow.execute_activity_method
 

@@ -46,7 +46,7 @@ class MigrateVm:
         self._task = asyncio.current_task()
         self._request = request.read(raw)
         info = workflow.info()
-        self._site = request.site_of(info.workflow_id, info.task_queue, self._request)
+        self._site = request.site_of(info.workflow_id, info.task_queue, self._request.vm)
         self._id = workflow.uuid4().hex[:16]
         self._destination = Host(self._site, self._request.to)
         try:

@@ -12,12 +12,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from models import ids
+from models import ids, queues
 from models.migration import MigrateRequest, MigrationPolicy
 from workflows import errors
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
-_QUEUE = "ctl."
 
 
 def read(raw: object) -> MigrateRequest:
@@ -39,19 +38,25 @@ def read(raw: object) -> MigrateRequest:
     return request
 
 
-def site_of(workflow_id: str, task_queue: str, request: MigrateRequest) -> str:
-    """The site this run belongs to; refuses an id or a queue under which the lock would not hold."""
-    site = task_queue.removeprefix(_QUEUE)
-    if not task_queue.startswith(_QUEUE) or not site or "/" in site:
-        raise errors.final(
-            errors.INVALID_INPUT,
-            f"task queue: got {task_queue!r}. Start it on {_QUEUE}<site>, for example {_QUEUE}lab",
-        )
-    right = ids.migrate_vm(site, request.vm)
-    if workflow_id != right:
+def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
+    """The site this run belongs to, from its id; refuses an id or a queue under which the lock would not hold.
+
+    A replay runs on a queue of its own, so only another site's queue counts as wrong.
+    """
+    prefix = queues.control("")
+    polled = task_queue.removeprefix(prefix) if task_queue.startswith(prefix) else ""
+    site, locked = ids.parse_migrate_vm(workflow_id) or ("", "")
+    if locked != vm:
+        right = ids.migrate_vm(polled or "<site>", vm)
         raise errors.final(
             errors.INVALID_INPUT,
             f"workflow id: got {workflow_id!r}. The id is the VM's lock: start it again with {right!r}",
+        )
+    if polled and polled != site:
+        raise errors.final(
+            errors.INVALID_INPUT,
+            f"task queue: got {task_queue!r} for a VM of site {site!r}. Start it again on {queues.control(site)!r}, "
+            f"or with the id {ids.migrate_vm(polled, vm)!r}",
         )
     return site
 

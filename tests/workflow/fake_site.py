@@ -11,12 +11,21 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
-from temporalio import activity
-from temporalio.client import Client
+import pytest
+from temporalio import activity, workflow
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
-from temporalio.worker import Worker
+from temporalio.worker import (
+    Interceptor,
+    StartActivityInput,
+    Worker,
+    WorkflowInboundInterceptor,
+    WorkflowInterceptorClassInput,
+    WorkflowOutboundInterceptor,
+)
 
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
@@ -35,6 +44,7 @@ from models.migration import (
     AgentsQuery,
     ClosePath,
     Endpoint,
+    MigrationOutcome,
     MoveResult,
     MoveVm,
     OpenPath,
@@ -43,6 +53,9 @@ from models.migration import (
     VmRef,
 )
 from workflows import WORKFLOWS
+from workflows.migrate_vm import MigrateVm
+
+Move = WorkflowHandle[MigrateVm, MigrationOutcome]
 
 VM = "counter"
 UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
@@ -211,6 +224,7 @@ class FakeSite:
         self.hosts = {name: FakeHost(self, name) for name in ("host-a", "host-b", "host-c")}
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
+        self.dead_queues: set[str] = set()
         self._workers: dict[str, AsyncExitStack] = {}
 
     @property
@@ -244,6 +258,18 @@ class FakeSite:
         host.steps[step] = Step(change=change, error=error, release=release, times=times)
         return host.steps[step]
 
+    async def start(self, raw: object = None, *, id: str | None = None) -> Move:
+        """Start a move of the VM to host-b, as Temporal's own CLI would."""
+        request = {"vm": VM, "to": "host-b"} if raw is None else raw
+        return await self.client.start_workflow(MigrateVm.run, request, id=id or self.id, task_queue=self.queue)
+
+    async def move(self, raw: object = None) -> MigrationOutcome:
+        return await outcome(await self.start(raw))
+
+    async def failure(self, raw: object = None, *, id: str | None = None) -> ApplicationError:
+        """Start a move that fails; how it failed."""
+        return await failure(await self.start(raw, id=id))
+
     def switch(self, name: str, source: str, destination: str) -> None:
         self.hosts[destination].vms[name] = self.hosts[source].vms.pop(name)
 
@@ -269,7 +295,7 @@ class FakeSite:
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
                     activities=[control.list_hosts, control.agents_polling],
-                    max_cached_workflows=100,
+                    interceptors=[Impatience(self.dead_queues)],
                 )
             )
             for host in self.hosts.values():
@@ -279,6 +305,7 @@ class FakeSite:
 
     async def kill(self, host: FakeHost) -> None:
         """The host's worker goes away, as if its machine had lost power."""
+        self.dead_queues.add(queues.host(self.name, host.name))
         await self._workers[host.name].aclose()
 
     def _worker(self, host: FakeHost) -> Worker:
@@ -289,6 +316,50 @@ class FakeSite:
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )
+
+
+class Impatience(Interceptor):
+    """The virtual clock stands still while an activity waits for its worker. So deadlines of steps that go to a dead
+    host are cut to a second here; their retries and everything else stay as the table of deadlines has them."""
+
+    def __init__(self, dead_queues: set[str]) -> None:
+        self._dead = dead_queues
+
+    def workflow_interceptor_class(self, input: WorkflowInterceptorClassInput) -> type[WorkflowInboundInterceptor]:
+        dead = self._dead
+
+        class Outbound(WorkflowOutboundInterceptor):
+            def start_activity(self, input: StartActivityInput) -> workflow.ActivityHandle[Any]:
+                if input.task_queue in dead:
+                    limit = timedelta(seconds=1)
+                    if input.schedule_to_start_timeout is not None:
+                        input.schedule_to_start_timeout = limit
+                    elif input.schedule_to_close_timeout is not None:
+                        input.schedule_to_close_timeout = limit
+                return super().start_activity(input)
+
+        class Inbound(WorkflowInboundInterceptor):
+            def init(self, outbound: WorkflowOutboundInterceptor) -> None:
+                super().init(Outbound(outbound))
+
+        return Inbound
+
+
+async def outcome(move: Move) -> MigrationOutcome:
+    async with asyncio.timeout(30):
+        return await move.result()
+
+
+async def failure(move: Move) -> ApplicationError:
+    with pytest.raises(WorkflowFailureError) as caught:
+        await outcome(move)
+    assert isinstance(caught.value.cause, ApplicationError), repr(caught.value.cause)
+    return caught.value.cause
+
+
+async def reached(step: Step) -> None:
+    async with asyncio.timeout(20):
+        await step.reached.wait()
 
 
 def activities_of(thing: object) -> list[Callable[..., object]]:

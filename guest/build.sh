@@ -1,7 +1,8 @@
 #!/bin/bash
-# build.sh FOLDER [ROOT]: build the lab guest into FOLDER: vmlinuz, initrd.gz (busybox and the workload) and content.img
+# build.sh FOLDER [ROOT [check]]: build the lab guest into FOLDER: vmlinuz, initrd.gz (busybox and the workload) and content.img
 # (real bytes of /usr/lib for the guest's memory). Costs nothing when its inputs have not changed. The kernel is the
-# newest of Debian's cloud kernels under ROOT (default /): it has virtio and boots fast.
+# newest of Debian's cloud kernels under ROOT (default /): it has virtio and boots fast. With `check` nothing is built;
+# the exit code tells whether there is nothing to build.
 set -euo pipefail
 out=${1:?use: build.sh FOLDER [ROOT]}
 from=${2:-/}
@@ -19,6 +20,7 @@ for tool in gcc cpio; do command -v $tool >/dev/null || fail "$tool is missing: 
 
 stamp=$(sha256sum "$kernel" /bin/busybox "$here"/{build.sh,init,workload.c} | cut -d' ' -f1 | sha256sum | cut -d' ' -f1)
 if [ "$(cat "$out/stamp" 2>/dev/null)" = "$stamp" ] && [ -s "$out/content.img" ]; then exit; fi
+if [ "${3:-}" = check ]; then exit 1; fi
 echo "guest: building in $out"
 
 mkdir -p "$out"

@@ -77,7 +77,7 @@ make_venv() {
 begun=$SECONDS
 install_packages
 make_venv
-as_root mkdir -p "$lab"
+[ -d "$lab" ] || as_root mkdir -p "$lab"
 get_kernel
-as_root guest/build.sh "$lab/guest" "$kernel_root"
+guest/build.sh "$lab/guest" "$kernel_root" check || as_root guest/build.sh "$lab/guest" "$kernel_root"
 step "ready ($((SECONDS - begun)) s)"

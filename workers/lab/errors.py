@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,14 +11,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
+SEARCH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin"
+"""Where programs are looked for: `su` leaves out the folders of tc, bridge and libvirtd."""
+
+
 class LabError(Exception):
     """The lab cannot do what was asked. The message says what happened, to what, and what to do next."""
 
 
 def run(*command: str, within: float = 20) -> str:
     """Run a command to its end; return what it printed, or raise LabError with its own words."""
+    environment = {**os.environ, "PATH": SEARCH}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=within, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=within, check=False, env=environment)
     except FileNotFoundError as error:
         raise LabError(f"`{command[0]}` is not installed: run `make setup`") from error
     except subprocess.TimeoutExpired as error:

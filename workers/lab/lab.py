@@ -28,7 +28,7 @@ from models.host import SiteSettings
 from workers.lab import guests, temporal, wire
 from workers.lab.accelerator import Accelerator, accelerator
 from workers.lab.certificates import Authority
-from workers.lab.errors import LabError, wait_until
+from workers.lab.errors import SEARCH, LabError, wait_until
 from workers.lab.guests import Guest
 from workers.lab.heartbeats import Heartbeats
 from workers.lab.hosts import Host, end_all
@@ -336,26 +336,34 @@ class Lab:
     def _check_machine(self) -> None:
         self._check_root()
         programs = ("ip", "tc", "bridge", "nsenter", "unshare", "libvirtd", "qemu-system-x86_64")
-        search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-        if missing := [program for program in programs if not shutil.which(program, path=search)]:
+        if missing := [program for program in programs if not shutil.which(program, path=SEARCH)]:
             raise LabError(f"not installed: {', '.join(missing)}: run `make setup`")
         temporal.binary()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One process at a time changes a lab; another one waits for it."""
-        self.settings.folder.mkdir(parents=True, exist_ok=True)
-        with (self.settings.folder.parent / f".{self.settings.name}.lock").open("w") as lock:
+        file = self.settings.folder / "lock"
 
-            def taken() -> bool:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                return True
+        def taken() -> int | None:
+            self.settings.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(file, os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(lock).st_ino == file.stat().st_ino:
+                    return lock
+            except (BlockingIOError, FileNotFoundError):
+                pass  # held by another, or the lab was purged meanwhile: ask again
+            os.close(lock)
+            return None
 
-            wait_until(taken, 180, lambda: f"another process changes lab {self.settings.name}: wait until it is done")
+        lock = wait_until(
+            taken, 180, lambda: f"another process changes lab {self.settings.name}: wait until it is done"
+        )
+        try:
             yield
+        finally:
+            os.close(lock)
 
     def _processes(self) -> set[Process]:
         """All processes of the lab there are on this machine, whoever remembers them."""

@@ -44,7 +44,7 @@ class Keeper:
             Source(self._session) if config.role == "source" else Destination(self._session)
         )
         try:
-            self._control = ControlServer(folder, self._handle)
+            self._control = ControlServer(folder, self._handle, self._answered)
         except StartFailed:
             self._rim.close()
             raise
@@ -95,11 +95,13 @@ class Keeper:
             self._session.close()
         elif op != "status":
             raise ValueError(f"unknown op {op!r}")
-        answer = self._session.status()
+        return self._session.status()
+
+    def _answered(self, op: str) -> None:
+        """Only now: the process must not be gone before its last answer is."""
         if op != "status":
             self._leave.set()
             self._session.changed.set()
-        return answer
 
 
 def main(arguments: list[str]) -> int:

@@ -37,15 +37,16 @@ ANSWER_SECONDS: Final = 5.0
 _POLL: Final = 0.02
 
 Handler = Callable[[str], DataPathStatus]
-_ANSWER: Final = TypeAdapter(dict[str, object])
+_JSON: Final = TypeAdapter(dict[str, object])
 
 
 class ControlServer:
-    """Serves `handler(op)`; it raises ValueError for an unknown op."""
+    """Serves `handler(op)`, which raises ValueError for an unknown op; calls `answered(op)` when the answer is out."""
 
-    def __init__(self, folder: Path, handler: Handler) -> None:
+    def __init__(self, folder: Path, handler: Handler, answered: Callable[[str], None]) -> None:
         self._path = folder / CONTROL
         self._handler = handler
+        self._answered = answered
         self._listener = listen_unix(str(self._path), 0o600)
 
     def start(self) -> None:
@@ -64,18 +65,22 @@ class ControlServer:
             threading.Thread(target=self._answer, args=(sock,), name="control client", daemon=True).start()
 
     def _answer(self, sock: socket.socket) -> None:
+        op = ""
         with sock:
             try:
                 sock.settimeout(ANSWER_SECONDS)
                 line = _read_line(sock, MAX_REQUEST)
                 try:
-                    request = _ANSWER.validate_json(line)
-                    answer: dict[str, object] = {"ok": self._handler(str(request.get("op"))).model_dump(mode="json")}
-                except (ValidationError, ValueError) as error:
+                    asked = str(_JSON.validate_json(line).get("op"))
+                    answer: dict[str, object] = {"ok": self._handler(asked).model_dump(mode="json")}
+                    op = asked
+                except ValueError as error:  # pydantic's is one
                     answer = {"error": f"{error}; ops are status, stop, abort"}
                 sock.sendall(json.dumps(answer).encode() + b"\n")
             except OSError as error:
                 log.info("a control client left: %s", error)
+        if op:
+            self._answered(op)
 
 
 def _read_line(sock: socket.socket, limit: int) -> bytes:
@@ -139,7 +144,7 @@ def _ask(folder: Path, op: str, timeout: float) -> DataPathStatus:
             sock.connect(str(path))
             sock.sendall(json.dumps({"op": op}).encode() + b"\n")
             line = _read_line(sock, MAX_ANSWER)
-        answer = _ANSWER.validate_json(line)
+        answer = _JSON.validate_json(line)
         if "error" in answer:
             raise ControlFailed(f"data path in {folder} refused {op}: {answer['error']}")
         return DataPathStatus.model_validate(answer.get("ok"))

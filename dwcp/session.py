@@ -304,11 +304,11 @@ class Session:
             rung = self._chooser.next(time.monotonic())
             if self._chooser.choice is not before:
                 log.info("codec %s -> %s: %s", before.rung, self._chooser.choice.rung, self._chooser.choice.reason)
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.thread_time()
         codec, body = self._coder.encode(rung, batch.raw)
         if size >= OBSERVED_FROM:
             with self._chooser_lock:
-                self._chooser.observe(rung, size, len(body), time.perf_counter() - begun)
+                self._chooser.observe(rung, size, len(body), time.thread_time() - used, time.perf_counter() - begun)
         self._codec = rung if codec is not Codec.NONE else "none"
         return self.outbox.encoded(batch, codec, body, lane)
 

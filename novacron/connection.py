@@ -18,6 +18,7 @@ from workflows.plugin import plugin
 
 DEFAULT_ADDRESS = "localhost:7233"
 CONNECT_WITHIN = 5.0
+POLLED_WITHIN = 3.0
 RPC_WITHIN = timedelta(seconds=10)
 
 
@@ -42,20 +43,24 @@ async def connect(profile: str | None = None) -> Client:
 
 
 async def require_control_worker(client: Client, site: str, queue: str) -> None:
-    """A queue nobody polls is never an error to Temporal; a start on it would wait for ever, so ask first."""
-    answer = await client.workflow_service.describe_task_queue(
-        DescribeTaskQueueRequest(
-            namespace=client.namespace,
-            task_queue=TaskQueue(name=queue),
-            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-        ),
-        timeout=RPC_WITHIN,
+    """A queue nobody polls is never an error to Temporal; a start on it would wait for ever, so ask first.
+
+    A worker or a Temporal that has just started shows no pollers for a moment: that is waited out.
+    """
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
     )
-    if not answer.pollers:
-        raise Unreachable(
-            f"no control worker polls {queue!r} in namespace {client.namespace!r}",
-            f"Start the control worker of site {site!r}, or name the right site with --site or NOVACRON_SITE.",
-        )
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + POLLED_WITHIN
+    while not (await client.workflow_service.describe_task_queue(request, timeout=RPC_WITHIN)).pollers:
+        if loop.time() > deadline:
+            raise Unreachable(
+                f"no control worker polls {queue!r} in namespace {client.namespace!r}",
+                f"Start the control worker of site {site!r}, or name the right site with --site or NOVACRON_SITE.",
+            )
+        await asyncio.sleep(0.2)
 
 
 def from_rpc(error: RPCError) -> NovaCronError:

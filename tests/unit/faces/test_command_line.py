@@ -1,0 +1,109 @@
+"""The command line says what is wrong at once, without a server, in words or as one JSON line."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from novacron.cli import cli
+
+
+def novacron(*args: str, **env: str) -> Result:
+    clean = dict.fromkeys(("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "NOVACRON_SITE"))
+    world = {**clean, "TEMPORAL_CONFIG_FILE": "/nonexistent", **env}
+    return CliRunner().invoke(cli, args, prog_name="novacron", env=world)
+
+
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+WRONG = [
+    (["migrate", "coun ter", "--to", "host-b"], "vm: got 'coun ter'"),
+    (["migrate", "counter", "--to", "host/b"], "to: got 'host/b'"),
+    (["migrate", "counter", "--to", "host-b", "--from", "host-b"], "to: 'host-b' is also the source"),
+    (["migrate", "counter", "--to", "host-b", "--from", "-"], "source: got '-'"),
+    (["migrate", "counter", "--to", "host-b", "--lanes", "99"], "lanes: got 99"),
+    (["migrate", "counter", "--to", "host-b", "--codec", "gzip"], "codec: got 'gzip'"),
+    (["migrate", "counter", "--to", "host-b", "--max-downtime", "0"], "max_downtime_ms: got 0"),
+    (["migrate", "counter", "--to", "host-b", "--bandwidth", "-1"], "bandwidth_mib: got -1"),
+    (["migrate", "counter", "--to", "host-b", "--finish-within", "0"], "finish_within: got 0"),
+    (["migrate", "counter", "--to", "host-b", "--resume-within", "many"], "--resume-within"),
+    (["migrate", "counter"], "--to"),
+    (["watch", "a b"], "vm: got 'a b'"),
+    (["cancel", "vm/lab"], "id: got 'vm/lab'"),
+    (["--site", "my site", "hosts"], "site: got 'my site'"),
+    (["lab", "up", "--hosts", "9"], "--hosts"),
+    (["nonsense"], "nonsense"),
+]
+
+
+@pytest.mark.parametrize(("args", "words"), WRONG)
+def test_wrong_input_is_named_and_ends_with_2(args: list[str], words: str) -> None:
+    told = novacron(*args)
+    assert told.exit_code == 2
+    assert words in told.stderr
+    assert told.stdout == ""
+
+
+@pytest.mark.parametrize(("args", "words"), [case for case in WRONG if case[0] != ["nonsense"]])
+def test_wrong_input_is_one_json_line_when_asked(args: list[str], words: str) -> None:
+    told = novacron(*args, "--json")
+    assert told.exit_code == 2
+    (line,) = told.stdout.splitlines()
+    error = json.loads(line)["error"]
+    assert error["type"] == "InvalidInput"
+    assert words in error["message"]
+    assert error["remedy"]
+
+
+ASKING = [["hosts"], ["vm", "list"], ["watch", "x"], ["cancel", "x"], ["migrate", "x", "--to", "y"]]
+
+
+@pytest.mark.parametrize("args", ASKING)
+def test_without_a_server_every_command_says_where_it_looked(args: list[str]) -> None:
+    address = f"127.0.0.1:{unused_port()}"
+    told = novacron(*args, TEMPORAL_ADDRESS=address)
+    assert told.exit_code == 4
+    assert f"does not answer at {address} (address from TEMPORAL_ADDRESS): connection refused" in told.stderr
+    assert "novacron lab up" in told.stderr
+
+
+def test_the_address_of_a_profile_is_told_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "temporal.toml"
+    address = f"127.0.0.1:{unused_port()}"
+    file.write_text(f'[profile.default]\naddress = "{address}"\n')
+    told = novacron("hosts", "--json", TEMPORAL_CONFIG_FILE=str(file))
+    assert told.exit_code == 4
+    error = json.loads(told.stdout)["error"]
+    assert error["type"] == "Unreachable"
+    assert f"{address} (address from profile 'default' of {file})" in error["message"]
+
+
+def test_a_typo_in_the_configuration_file_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "temporal.toml"
+    file.write_text('[profile.default]\nadress = "127.0.0.1:1"\n')
+    told = novacron("hosts", TEMPORAL_CONFIG_FILE=str(file))
+    assert told.exit_code == 2
+    assert "adress" in told.stderr
+
+
+def test_help_has_units_defaults_and_exit_codes() -> None:
+    text = " ".join(novacron("migrate", "--help").stdout.split())
+    for words in ("in milliseconds", "Default: 300.", "in MiB a second", "cost CPU", "the VM stays where it is"):
+        assert words in text
+    assert "3 already moving" in " ".join(novacron("--help").stdout.split())
+
+
+def test_the_faces_need_no_libvirt() -> None:
+    """A machine that only asks installs no hypervisor bindings."""
+    code = "import sys; sys.modules['libvirt'] = None; import novacron.cli"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

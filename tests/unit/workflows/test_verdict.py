@@ -1,0 +1,108 @@
+"""Where is the VM? The whole table, and what may follow from each answer."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.host import VmReport, VmSighting, VmState
+from workflows.verdict import Answer, Silence, judge
+
+UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
+STATES: tuple[VmState, ...] = (
+    "running",
+    "paused",
+    "shutdown",
+    "shutoff",
+    "crashed",
+    "blocked",
+    "suspended",
+    "unknown",
+)
+
+
+def answer(host: str, state: VmState | None, job: bool = False) -> VmSighting:
+    if state is None:
+        return VmSighting(host=host, present=False)
+    report = VmReport(name="counter", uuid=UUID, state=state, memory_mib=1, vcpus=1, job=job)
+    return VmSighting(host=host, present=True, vm=report)
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "kind"),
+    [
+        (None, "running", "moved"),
+        ("shutoff", "running", "moved"),
+        ("crashed", "blocked", "moved"),
+        ("running", None, "stayed"),
+        ("running", "shutoff", "stayed"),
+        ("paused", None, "stayed"),
+        ("running", "paused", "leftover"),
+        ("blocked", "paused", "leftover"),
+        ("running", "running", "two copies"),
+        ("paused", "running", "two copies"),
+        ("paused", "paused", "two copies"),
+        ("shutdown", "running", "two copies"),
+        (None, None, "lost"),
+        ("shutoff", None, "lost"),
+        (None, "paused", "stranded"),
+        ("unknown", "running", "unknown"),
+        (None, "unknown", "unknown"),
+        ("running", "unknown", "unknown"),
+    ],
+)
+def test_two_answers_give_one_verdict(source: VmState | None, destination: VmState | None, kind: str) -> None:
+    verdict = judge(answer("a", source), answer("b", destination))
+    assert verdict.kind == kind
+    assert "a " in verdict.reason
+    assert "b " in verdict.reason
+
+
+@pytest.mark.parametrize("destination", [None, "paused", "running"])
+@pytest.mark.parametrize("source", ["running", "paused"])
+def test_a_job_on_the_source_settles_nothing(source: VmState, destination: VmState | None) -> None:
+    assert judge(answer("a", source, job=True), answer("b", destination)).kind == "unsettled"
+
+
+@pytest.mark.parametrize("told", [None, "running", "paused"])
+def test_silence_of_either_host_is_never_a_verdict(told: VmState | None) -> None:
+    silent = Silence("b", "no worker")
+    for source, destination in ((silent, answer("a", told)), (answer("a", told), silent)):
+        verdict = judge(source, destination)
+        assert verdict.kind == "unknown"
+        assert not verdict.worth_another_look, "it was waited for already"
+        assert "b did not answer (no worker)" in verdict.reason
+
+
+def test_a_host_that_does_not_tell_the_state_gives_no_verdict() -> None:
+    assert judge(VmSighting(host="a", present=True), answer("b", "running")).kind == "unknown"
+
+
+answers: st.SearchStrategy[Answer] = st.one_of(
+    st.builds(answer, st.just("h"), st.sampled_from((None, *STATES)), st.booleans()),
+    st.builds(Silence, st.just("h"), st.just("gone")),
+)
+
+
+@given(answers, answers)
+def test_something_may_be_removed_only_where_the_source_says_it_runs_the_vm(
+    source: Answer, destination: Answer
+) -> None:
+    if judge(source, destination).kind == "leftover":
+        assert isinstance(source, VmSighting)
+        assert source.vm is not None
+        assert source.vm.state in ("running", "blocked", "shutdown")
+        assert not source.vm.job
+        assert isinstance(destination, VmSighting)
+        assert destination.vm is not None
+        assert destination.vm.state in ("paused", "suspended")
+
+
+def test_moved_needs_both_hosts_word() -> None:
+    for source, destination in product((None, *STATES), repeat=2):
+        if judge(answer("a", source), answer("b", destination)).kind == "moved":
+            assert source in (None, "shutoff", "crashed")
+            assert destination in ("running", "blocked", "shutdown")

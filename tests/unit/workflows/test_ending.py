@@ -17,6 +17,7 @@ STAYED = verdict.judge(HERE, NOT_THERE)
 DOUBLE = verdict.judge(HERE, THERE)
 LOST = verdict.judge(NOT_HERE, NOT_THERE)
 BROKE = ApplicationError("it broke.", type="DataPathFailed")
+DOUBT = ApplicationError("libvirt would not say", type="Ambiguous")
 STOPPED = asyncio.CancelledError()
 
 
@@ -26,6 +27,7 @@ STOPPED = asyncio.CancelledError()
         (BROKE, None, None, "DataPathFailed"),
         (BROKE, STAYED, None, "DataPathFailed"),
         (None, STAYED, None, "MigrationFailed"),
+        (DOUBT, STAYED, None, "MigrationFailed"),
         (STOPPED, None, "why", "Cancelled"),
         (STOPPED, STAYED, "why", "Cancelled"),
         (BROKE, STAYED, "too late", "DataPathFailed"),

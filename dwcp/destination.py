@@ -28,6 +28,7 @@ from dwcp.transport.liveness import LANE_TIMEOUT
 log = logging.getLogger(__name__)
 
 MAX_PENDING: Final = 32
+COMPLAIN_EVERY: Final = 1.0
 DIAL_SECONDS: Final = 5.0
 _HELLO: Final = frozenset({Type.HELLO})
 
@@ -66,6 +67,7 @@ class Destination:
         self._tls = tls.context("destination", self._config.tls)
         self._paths = {service.name: service.path for service in self._config.services}
         self._stopping = threading.Event()
+        self._complained = float("-inf")
         self._lock = threading.Lock()
         self._pending: OrderedDict[socket.socket, float] = OrderedDict()
         self._listener = listen_tcp(self._config.address, self._config.port, self._config.port_range)
@@ -138,7 +140,6 @@ class Destination:
         except (OSError, ProtocolError, Refused) as error:
             trouble = f"connection from {where} turned away: {error}"
         except Exception as error:  # whatever a stranger managed to break is his connection only
-            log.exception("connection from %s", where)
             trouble = f"connection from {where}: {type(error).__name__}: {error}"
         finally:
             with self._lock:
@@ -148,7 +149,9 @@ class Destination:
             self._session.carry(lane)
         else:
             self._session.trouble = trouble
-            log.warning("%s", trouble)
+            if time.monotonic() - self._complained > COMPLAIN_EVERY:  # strangers must not fill the disk
+                self._complained = time.monotonic()
+                log.warning("%s", trouble)
 
     def _open(self, sock: socket.socket) -> Lane:
         """Raises OSError (ssl errors are), ProtocolError, and Refused once the peer was told why."""

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MIN_BATCH: Final = 64 << 10
 BATCHES_PER_WINDOW: Final = 4
 IDLE_SECONDS: Final = 0.0003
-"""A program silent for this long has paused: what it wrote is sent at once."""
+"""A bulk program silent for this long has paused: what it wrote is sent. Other programs are never waited for."""
 BUSY_SECONDS: Final = 0.002
 """While all lanes are busy a pause means nothing; look again after this."""
 BULK_SERVICES: Final = frozenset({"ram", "nbd"})
@@ -196,6 +196,8 @@ class Flow:
                 got = sock.recv_into(view[filled:], 0, socket.MSG_DONTWAIT if filled else 0)
             except BlockingIOError:
                 starving = self._owner.outbox.starving(out)
+                if starving and not out.bulk:
+                    break
                 readable, _, _ = select.select([sock], [], [], IDLE_SECONDS if starving else BUSY_SECONDS)
                 if not readable and starving:
                     break

@@ -57,6 +57,8 @@ NOT_WORTH_PACKING: Final = 512
 OBSERVED_FROM: Final = 32 << 10
 """Smaller batches say little about codec speed."""
 RATE_SECONDS: Final = 1.0
+LANE_BYTES: Final = 128 << 30
+"""A lane gets a new connection after this: an AES-GCM key must not seal more than 2**24.5 records (RFC 8446, 5.5)."""
 
 
 class Session:
@@ -83,6 +85,7 @@ class Session:
         self._writers: dict[int, Lane] = {}
         self._readers: dict[int, Lane] = {}
         self._hearing_since: float | None = None
+        self._heard = self.started
         self._idle_since: float | None = None
         self._control: Reassembly[Open | Reset] = Reassembly()
         self._control_ready = threading.Condition()
@@ -151,7 +154,8 @@ class Session:
         return flow
 
     def outbound(self, flow: Flow) -> Outbound:
-        return self.outbox.open_flow(flow.number, bulk=flow.service in BULK_SERVICES)
+        bulk = self.config.role == "source" and flow.service in BULK_SERVICES  # what comes back is small and urgent
+        return self.outbox.open_flow(flow.number, bulk=bulk)
 
     def control_message(self) -> Open | Reset | None:
         """The next message of flow 0, in order; blocks. None: the session is over. Then call `control_done`."""
@@ -284,14 +288,17 @@ class Session:
             self.changed.set()
 
     def _write_lane(self, lane: Lane) -> None:
-        while (job := self.outbox.next(lane)) is not None:
+        carried = 0
+        while carried < LANE_BYTES and (job := self.outbox.next(lane)) is not None:
             if isinstance(job, bytes):
                 lane.send(job)
                 self.outbox.count(len(job))
+                carried += len(job)
                 continue
             frame = self._encode(job, lane) if isinstance(job, Batch) else job
             lane.send(frame.start, frame.body)
             self.outbox.sent(frame)
+            carried += frame.size
         if not lane.doomed:
             lane.finish()
 
@@ -315,6 +322,7 @@ class Session:
     def _read_lane(self, lane: Lane) -> None:
         while not self.ended:
             message, buffer, size = lane.read()
+            self._heard = time.monotonic()
             with self._lock:
                 self._wire_in += size
             if isinstance(message, Data):
@@ -362,7 +370,7 @@ class Session:
 
     def _peer_left(self, bye: Bye) -> None:
         text = f"the peer's data path ended: {bye.text}"
-        broken = bye.reason is ByeReason.FAILED or any(flow.open for flow in self._flows.values())
+        broken = bye.reason is ByeReason.FAILED or any(flow.open for flow in list(self._flows.values()))
         self._end("failed" if broken else "closed", text, None)
 
     # --- the keeper's part, called about ten times a second ---
@@ -372,7 +380,7 @@ class Session:
         if not self.ended:
             for lane in list(self._writers.values()):
                 lane.observe(now)
-                reason = lane.life.verdict(now, self._hearing_since, lane.queued())
+                reason = lane.life.verdict(now, self._hearing_since, self._heard, lane.queued())
                 if reason:
                     lane.cut(reason)
             self._check_deadlines(now)

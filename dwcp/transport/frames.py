@@ -11,6 +11,7 @@ raised is ProtocolError.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ _ACK = struct.Struct("!IQ")
 _PING = struct.Struct("!BQ")
 _BYE = struct.Struct("!B")
 MAX_SERVICE: Final = 63
+_NAME = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _Kind = TypeVar("_Kind", bound=IntEnum)
 
 
@@ -331,7 +333,7 @@ def _decode_fin(header: Header, payload: Buffer) -> Fin:
 def _decode_open(header: Header, payload: Buffer) -> Open:
     flow, ordinal = _OPEN.unpack_from(payload)
     service = bytes(payload[_OPEN.size :])
-    if not service.isascii() or not service.decode("ascii").isprintable():
+    if not _NAME.fullmatch(service):
         raise ProtocolError(f"OPEN names service {service!r}; close the lane")
     return Open(header.seq, _flow(flow), ordinal, service.decode("ascii"))
 

@@ -13,6 +13,8 @@ from typing import Final
 
 PING_EVERY: Final = 0.5
 LANE_TIMEOUT: Final = 4.0
+HEARING: Final = 3 * PING_EVERY
+"""Echoes are missed only while the other direction is heard: else it may be that one that is lost."""
 PATIENCE: Final = 10
 """How many times LANE_TIMEOUT a crawling lane is given."""
 
@@ -31,10 +33,10 @@ class WriterLiveness:
         if acked_bytes > self.acked_bytes:
             self.acked_bytes, self.progressed = acked_bytes, now
 
-    def verdict(self, now: float, hearing_since: float | None, queued: int) -> str | None:
-        """The reason to close the lane, or None. `hearing_since`: since when the other direction has had a living lane;
-        `queued`: bytes the kernel still holds for this lane."""
-        if hearing_since is None:
+    def verdict(self, now: float, hearing_since: float | None, heard: float, queued: int) -> str | None:
+        """The reason to close the lane, or None. `hearing_since`: since when the other direction has had a lane;
+        `heard`: when the newest frame came on one; `queued`: bytes the kernel still holds for this lane."""
+        if hearing_since is None or now - heard > HEARING:
             return None
         silent = now - max(self.echoed, hearing_since)
         if silent < LANE_TIMEOUT:

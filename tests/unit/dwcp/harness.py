@@ -193,6 +193,12 @@ def read_all(sock: socket.socket) -> bytes:
     return b"".join(parts)
 
 
+def send_all(sock: socket.socket, data: bytes) -> None:
+    """`data`, then the end of file."""
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
 def until(what: str, condition: Callable[[], Any], seconds: float = DEADLINE) -> Any:
     """The condition's first true value; fails after `seconds`."""
     deadline = time.monotonic() + seconds
@@ -268,6 +274,9 @@ class Pair:
         found = until(f"{folder.name} is {state}", reached, seconds)
         assert isinstance(found, DataPathStatus)
         return found
+
+    def wait_end(self, folder: Path) -> None:
+        until(f"{folder} ends", lambda: not control.is_running(folder))
 
     def connect(self, service: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)

@@ -13,7 +13,7 @@ import pytest
 
 from dwcp import control
 
-from .harness import Pair, Server, read_all, until
+from .harness import Pair, Server, read_all, send_all, until
 
 Ends = Callable[..., Pair]
 
@@ -203,7 +203,7 @@ def test_a_program_that_does_not_read_holds_up_only_its_own_flow(ends: Ends) -> 
     pair.start(both={"codec": "none"})
     data = os.urandom(30_000_000)
     with pair.connect("ram") as stuck:
-        writer = threading.Thread(target=lambda: (stuck.sendall(data), stuck.shutdown(socket.SHUT_WR)))
+        writer = threading.Thread(target=send_all, args=(stuck, data))
         writer.start()
         until("the window is full", lambda: pair.status()[0].unacked_bytes >= 128 << 10)
         with pair.connect("nbd") as sock:
@@ -241,7 +241,7 @@ def test_an_end_that_lingered_long_enough_goes_by_itself(ends: Ends) -> None:
         sock.shutdown(socket.SHUT_WR)
         assert read_all(sock) == b""
     for folder in (pair.source, pair.destination):
-        until(f"{folder} ends", lambda folder=folder: not control.is_running(folder))
+        pair.wait_end(folder)
         assert sorted(path.name for path in folder.iterdir() if path.name != "virt.sock") == ["config.json", "log"]
     assert not (pair.source / "virt.sock").exists()
     server.close()

@@ -89,14 +89,15 @@ def test_floor_and_cap_hold() -> None:
 
 def test_a_lane_is_dead_when_its_echo_stays_away_while_others_are_heard() -> None:
     life = WriterLiveness(echoed=100.0)
-    assert life.verdict(100.0 + LANE_TIMEOUT * 0.9, 90.0, 0) is None
-    assert life.verdict(100.0 + LANE_TIMEOUT * 1.1, 90.0, 0)
+    assert life.verdict(100.0 + LANE_TIMEOUT * 0.9, 90.0, 100.0 + LANE_TIMEOUT * 0.8, 0) is None
+    assert life.verdict(100.0 + LANE_TIMEOUT * 1.1, 90.0, 100.0 + LANE_TIMEOUT, 0)
 
 
 def test_a_lane_is_not_judged_while_nothing_is_heard_at_all() -> None:
     life = WriterLiveness(echoed=100.0)
-    assert life.verdict(1000.0, None, 0) is None
-    assert life.verdict(1000.0, 999.0, 0) is None
+    assert life.verdict(1000.0, None, 1000.0, 0) is None
+    assert life.verdict(1000.0, 999.0, 1000.0, 0) is None
+    assert life.verdict(1000.0, 90.0, 100.0, 0) is None
 
 
 def test_a_crawling_lane_is_given_time_but_not_for_ever() -> None:
@@ -104,5 +105,5 @@ def test_a_crawling_lane_is_given_time_but_not_for_ever() -> None:
     for second in range(1, 100):
         now = 100.0 + second
         life.observe(now, second * 1000)
-        verdict = life.verdict(now, 90.0, 50_000)
+        verdict = life.verdict(now, 90.0, now, 50_000)
         assert (verdict is None) == (second < LANE_TIMEOUT * PATIENCE)

@@ -192,9 +192,10 @@ def _summary(facts: Facts) -> None:
     for claim, held in facts.verified.model_dump().items():
         mark = "[green]yes[/]" if held else "[bold red]NO[/]"
         table.add_row("verified" if claim == "same_boot_id" else "", f"{mark} {_CLAIMS[claim]}")
-    table.add_row("in the UI", facts.ui)
     console.print()
-    console.print(table, soft_wrap=True)
+    console.print(table)
+    console.print()
+    console.print(f"in the UI: {facts.ui}", soft_wrap=True)
     for problem in facts.problems:
         console.print(f"problem: {problem}", style="bold red")
     console.print()

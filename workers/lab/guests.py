@@ -20,6 +20,7 @@ from workers.lab.heartbeats import Heartbeats
 from workers.lab.settings import LabSettings
 
 BOOT_WITHIN = 120.0
+_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
 class Guest(Model):
@@ -71,7 +72,29 @@ def domain_xml(
     ET.SubElement(serial, "target", port="0")
     ET.SubElement(devices, "memballoon", model="none")
     ET.SubElement(devices, "controller", type="usb", model="none")
+    if accelerator == "tcg":
+        _uneven_memory(domain, memory_mib)
     return ET.tostring(domain, encoding="unicode")
+
+
+def _uneven_memory(domain: ET.Element, memory_mib: int) -> None:
+    """Memory of 128 KiB more, so that QEMU under TCG loses no write of the guest while it migrates.
+
+    For memory of a multiple of 256 KiB, QEMU before 9.0 takes a fast path through the dirty bitmap that leaves TCG's
+    TLB stale ("physmem: Fix migration dirty bitmap coherency with TCG memory access"): with plain libvirt and nothing
+    of ours, 19 of 20 guests died of it here, and none of 12 with this. libvirt rounds memory up to whole MiB, so QEMU
+    is told beside it.
+    """
+    size = (memory_mib << 20) + (128 << 10)
+    ET.register_namespace("qemu", _QEMU)
+    commandline = ET.SubElement(domain, f"{{{_QEMU}}}commandline")
+    for option, value in (
+        ("-object", f"memory-backend-ram,id=lab.ram,size={size}"),
+        ("-machine", "memory-backend=lab.ram"),
+        ("-m", f"{size >> 10}k"),
+    ):
+        ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=option)
+        ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=value)
 
 
 def boot(

@@ -1,0 +1,48 @@
+"""One lab and one guest for all tests on real parts: each test moves the guest from wherever it is.
+
+The guest is heard from its boot to the end of the session, so "unbroken" spans all tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+
+from novacron import NovaCron
+from tests.integration.scene import GUEST, Scene
+from workers.lab.lab import Lab
+from workers.lab.link import LinkSpec
+from workers.lab.settings import LabSettings
+
+LINK = LinkSpec.parse(rate="100mbit")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    lab = Lab(LabSettings(name="test", port=17233))
+    os.environ["TEMPORAL_ADDRESS"] = lab.settings.address  # for the faces under test, as a user would set it
+    lab.down()
+    try:
+        lab.up(hosts=2, link=LINK)
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def session_scene(lab: Lab) -> AsyncIterator[Scene]:
+    lab.boot_guest(GUEST, "host-a", memory_mib=256, fill=48, dirty=2, check=1)
+    with lab.heartbeats(GUEST, from_start=True) as heard:
+        async with NovaCron.connect() as nc:
+            yield Scene(lab, nc, heard)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def scene(session_scene: Scene) -> AsyncIterator[Scene]:
+    """The shared scene with everything alive and the link as it was; whatever a test breaks is mended for the next."""
+    session_scene.mend(LINK)
+    yield session_scene
+    session_scene.mend(LINK)

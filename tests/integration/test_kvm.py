@@ -35,7 +35,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 M = TypeVar("M", bound=Model)
 A, B = "host-a", "host-b"
-SLOW = MigrationPolicy(bandwidth_mib=8)
+SLOW = MigrationPolicy(bandwidth_mib=16)
 """Slow enough to do something in the middle of the move."""
 
 
@@ -94,7 +94,7 @@ class HostSide:
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    lab = Lab(LabSettings(name="k", port=19233))
+    lab = Lab(LabSettings(name="k", port=24133))
     lab.down()
     try:
         lab.up(workers=False)

@@ -1,0 +1,125 @@
+"""libvirt, as little of it as is used: a connection, a domain, and an error with a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+
+class libvirtError(Exception):  # it is told apart by this very name
+    def __init__(self, code: int, domain: int = 10, text: str = "libvirt's words") -> None:
+        super().__init__(text)
+        self._of = (code, domain, text)
+
+    def get_error_code(self) -> int:
+        return self._of[0]
+
+    def get_error_domain(self) -> int:
+        return self._of[1]
+
+    def get_error_message(self) -> str:
+        return self._of[2]
+
+
+class PlayedDomain:
+    def __init__(self, name: str = "web", uuid: str = "u" * 36) -> None:
+        self._name, self._uuid = name, uuid
+        self.now: list[int] = [1, 1]
+        self.stats: dict[str, Any] | Exception = {"type": 0}
+        self.persistent = 0
+        self.calls: list[tuple[Any, ...]] = []
+        self.fails: dict[str, Exception] = {}
+        self.connection: PlayedConnection | None = None
+
+    def _do(self, *call: Any) -> int:
+        self.calls.append(call)
+        if call[0] in self.fails:
+            raise self.fails[call[0]]
+        return 0
+
+    def name(self) -> str:
+        return self._name
+
+    def UUIDString(self) -> str:
+        return self._uuid
+
+    def state(self) -> list[int]:
+        if "state" in self.fails:
+            raise self.fails["state"]
+        return self.now
+
+    def info(self) -> list[int]:
+        return [self.now[0], 524288, 524288, 2, 0]
+
+    def isPersistent(self) -> int:
+        return self.persistent
+
+    def jobStats(self, flags: int = 0) -> dict[str, Any]:
+        if isinstance(self.stats, Exception):
+            raise self.stats
+        return self.stats
+
+    def abortJob(self) -> int:
+        return self._do("abort")
+
+    def destroy(self) -> int:
+        done = self._do("destroy")
+        if self.connection:
+            self.connection.domains.remove(self)
+        return done
+
+    def migrateSetMaxDowntime(self, downtime: int, flags: int = 0) -> int:
+        return self._do("downtime", downtime)
+
+    def migrateToURI3(self, uri: str, params: dict[str, Any], flags: int = 0) -> int:
+        return self._do("migrate", uri, params, flags)
+
+
+class PlayedConnection:
+    def __init__(self, *domains: PlayedDomain) -> None:
+        self.domains = list(domains)
+        self.alive = 1
+        self.closed = 0
+        self.listeners: list[Callable[..., None]] = []
+        for domain in domains:
+            domain.connection = self
+
+    def isAlive(self) -> int:
+        return self.alive
+
+    def close(self) -> int:
+        self.closed += 1
+        return 0
+
+    def lookupByName(self, name: str) -> PlayedDomain:
+        return self._the(lambda domain: domain.name() == name)
+
+    def lookupByUUIDString(self, uuid: str) -> PlayedDomain:
+        return self._the(lambda domain: domain.UUIDString() == uuid)
+
+    def _the(self, wanted: Callable[[PlayedDomain], bool]) -> PlayedDomain:
+        for domain in self.domains:
+            if wanted(domain):
+                return domain
+        raise libvirtError(42)
+
+    def domainEventRegisterAny(self, domain: None, event: int, callback: Callable[..., None], opaque: object) -> int:
+        self.listeners.append(callback)
+        return 0
+
+
+@pytest.fixture
+def failure() -> type[libvirtError]:
+    return libvirtError
+
+
+@pytest.fixture
+def domain() -> PlayedDomain:
+    return PlayedDomain()
+
+
+@pytest.fixture
+def connection(domain: PlayedDomain) -> PlayedConnection:
+    return PlayedConnection(domain)

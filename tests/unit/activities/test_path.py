@@ -1,4 +1,4 @@
-"""One end of the data path: opened, found again, closed; and a process that will not end is killed, and only that one."""
+"""One end of the data path: opened, found again, closed; a process that will not end is killed, and only that one."""
 
 from __future__ import annotations
 

@@ -17,7 +17,6 @@ from clouds.kvm.inventory import host_report
 from models.host import Finding, Findings, HostReport, HostSettings, VmSheet
 
 COMPARE_CPU_FAIL_INCOMPATIBLE = 1
-CPU_INCOMPATIBLE, INVALID_ARGUMENT = 91, 8
 
 
 @dataclass(frozen=True)

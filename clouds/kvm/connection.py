@@ -191,7 +191,7 @@ def _is_libvirt_error(error: BaseException) -> bool:
 
 
 # Numbers of libvirt's virterror.h that change what a caller should do; every other error is final as it stands.
-NO_DOMAIN, INVALID_OPERATION, UNSUPPORTED, LOCK_TIMEOUT, ABORTED = 42, 55, 84, 68, 78
+NO_DOMAIN, INVALID_OPERATION, UNSUPPORTED, LOCK_TIMEOUT = 42, 55, 84, 68
 _CLIENT_SIDE = {7, 13}
 """Error domains RPC and REMOTE: libvirt's own client could not reach its daemon."""
 

@@ -41,9 +41,5 @@ class MoveFailed(Final):
     """The move ended and the VM is still on this host."""
 
 
-class MoveCancelled(Final):
-    """The move was cancelled and the VM is still on this host."""
-
-
 class Ambiguous(Final):
     """Where the VM may run cannot be told from here; nothing was destroyed or resumed."""

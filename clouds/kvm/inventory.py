@@ -13,8 +13,6 @@ STATES: tuple[VmState, ...] = (
     "unknown", "running", "blocked", "paused", "shutdown", "shutoff", "crashed", "suspended",
 )  # fmt: skip
 """By libvirt's virDomainState number."""
-PAUSED_MIGRATION, PAUSED_STARTING, PAUSED_POSTCOPY_FAILED = 2, 11, 13
-SHUTOFF_MIGRATED = 4
 JOB_NONE = 0
 MIGRATION_OUT, MIGRATION_IN = 5, 4
 """libvirt's virDomainJobOperation."""

@@ -83,7 +83,7 @@ CLOSE = ActivityConfig(
 )
 """Stopping one end of the data path. What cannot be reached ends by its own lifetime."""
 
-LOOK_AGAIN: tuple[float, ...] = (1, 4, 15, 40)
+LOOK_AGAIN: tuple[float, ...] = (1, 8, 45)
 """Pauses in seconds between looks while the two answers do not fit together yet."""
 
 HOSTS_AT_ONCE = 200

@@ -142,10 +142,9 @@ async def novacron(site: FakeSite, *args: str) -> Ended:
 
 async def temporal_start(site: FakeSite, given: str) -> Ended:
     """As in docs/workflows/migrate-vm.md."""
-    words = (
-        f"workflow start --task-queue {site.queue} --type novacron.MigrateVm --workflow-id {site.id} --fail-existing"
-    )
-    return await program(site, temporal_binary(), "workflow", "start", *words, "--input", given)
+    lock = ("--task-queue", site.queue, "--workflow-id", site.id, "--fail-existing")
+    what = ("--type", "novacron.MigrateVm", "--input", given)
+    return await program(site, temporal_binary(), "workflow", "start", *lock, *what)
 
 
 async def test_the_command_line_moves_a_vm_and_prints_one_json_line(site: FakeSite) -> None:

@@ -58,3 +58,14 @@ def test_a_silent_host_is_told_as_unavailable() -> None:
     kind, message = errors.explain(silence)
     assert kind == "HostUnavailable"
     assert "did not answer within the deadline" in message
+
+
+@pytest.mark.parametrize("bug", [KeyError("x"), RuntimeError("x"), GeneratorExit()])
+def test_a_bug_of_ours_or_an_eviction_undoes_nothing(bug: BaseException) -> None:
+    """The run is parked as it is until a worker that fits comes back."""
+    assert not errors.handled(bug)
+
+
+@pytest.mark.parametrize("failure", [BROKE, STOPPED])
+def test_failures_and_cancels_are_handled(failure: BaseException) -> None:
+    assert errors.handled(failure)

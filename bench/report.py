@@ -92,7 +92,7 @@ def plot(lines: Sequence[Line], path: Path, note: str) -> None:
         time, size = panels[0][column], panels[1][column]
         _bars(
             time, here, lambda line: line.seconds,
-            lambda line: f"{line.seconds:.1f}" if line.converged == line.repeats else "gave up",
+            lambda line: f"{line.seconds:.1f}" if line.converged == line.repeats else f">{line.seconds:.0f}",
             workloads, methods,
         )  # fmt: skip
         _bars(
@@ -112,8 +112,10 @@ def plot(lines: Sequence[Line], path: Path, note: str) -> None:
             axes.grid(axis="y", alpha=0.25)
             axes.set_axisbelow(True)
             axes.margins(y=0.12)
-    swatches = [Patch(color=COLOURS[method]) for method in methods]
-    figure.legend(swatches, [TITLES[method] for method in methods], loc="outside upper center", ncols=4, frameon=False)
+    swatches = [Patch(facecolor=COLOURS[method], label=TITLES[method]) for method in methods]
+    if any(line.converged < line.repeats for line in lines):
+        swatches.append(Patch(facecolor="white", edgecolor="#888888", hatch="///", label="given up"))
+    figure.legend(handles=swatches, loc="outside upper center", ncols=len(swatches), frameon=False)
     figure.supxlabel(note, fontsize=8, color="#666666")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

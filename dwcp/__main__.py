@@ -50,9 +50,8 @@ class Keeper:
             raise
 
     def run(self) -> int:
+        """Until the end; the exit code."""
         session, rim = self._session, self._rim
-        signal.signal(signal.SIGTERM, self._on_signal)
-        signal.signal(signal.SIGINT, self._on_signal)
         rim.start()
         self._control.start()
         log.info("%s of %s, port %d", self._config.role, self._config.migration_id, session.port)
@@ -85,8 +84,9 @@ class Keeper:
             time.sleep(0.01)
         self._session.cut_lanes()
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        self._signalled = True  # no Event here: the handler runs inside the main thread, which may hold its lock
+    def on_signal(self, number: int, _: FrameType | None) -> None:
+        """A clean stop, within TICK. Sets no Event: this runs inside the main thread, which may hold its lock."""
+        self._signalled = True
 
     def _handle(self, op: str) -> DataPathStatus:
         if op == "abort":
@@ -115,7 +115,10 @@ def main(arguments: list[str]) -> int:
         lock_config(path)
         sys.setswitchinterval(0.001)  # threads mostly wait for sockets; one that computes must not delay an ack
         keep_freed_memory()
-        return Keeper(config, path.parent).run()
+        keeper = Keeper(config, path.parent)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, keeper.on_signal)
+        return keeper.run()
     except (OSError, ValidationError, StartFailed) as error:
         log.error("cannot start: %s", error)
         return 2

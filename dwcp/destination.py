@@ -45,8 +45,7 @@ def listen_tcp(address: str, port: int, port_range: tuple[int, int]) -> socket.s
         except OSError as error:
             raise StartFailed(f"cannot listen at {address}: {error}; give an address of this host") from error
         try:
-            if port:  # an explicit port may be in TIME_WAIT; in a range the next one serves as well
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # over a dead session's last connections
             listener.bind(where)
             listener.listen(64)
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import select
 import shutil
 import socket
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from dwcp import control, process
+from dwcp.__main__ import Keeper
 from models.datapath import DataPathConfig, DataPathStatus, Service, TlsFiles
 
 DEADLINE = 20.0
@@ -216,9 +218,12 @@ def hung_up(sock: socket.socket, seconds: float = DEADLINE) -> bool:
 
 
 class Pair:
-    """Two ends under /tmp, with or without a wire between them."""
+    """Two ends under /tmp, with or without a wire between them: threads of this process, or real processes."""
 
-    def __init__(self, authority: Authority, services: tuple[str, ...] = ("ram", "virt", "nbd")) -> None:
+    def __init__(
+        self, authority: Authority, services: tuple[str, ...] = ("ram", "virt", "nbd"), *, processes: bool = False
+    ) -> None:
+        self.processes = processes
         self.root = Path(tempfile.mkdtemp(prefix="dw"))
         self.source, self.destination = self.root / "s", self.root / "d"
         self.authority = authority
@@ -241,7 +246,8 @@ class Pair:
             "address": "127.0.0.1",
             "services": tuple(Service(name=n, path=str(folder / f"{n}.sock")) for n in self.services),
             "tls": self.tls[role],
-            "port_range": (40000, 49000),
+            # below the kernel's range for outgoing connections: one of those could hold a port that is reused
+            "port_range": (20000, 29999),
             "resume_within": 30,
             "open_within": 20,
             "linger": 20,
@@ -250,10 +256,27 @@ class Pair:
         return DataPathConfig(**{**values, **changes})
 
     def start_destination(self, **changes: Any) -> DataPathStatus:
-        return process.spawn(self.config("destination", **changes), self.destination)
+        return self._launch(self.config("destination", **changes), self.destination)
 
     def start_source(self, port: int, **changes: Any) -> DataPathStatus:
-        return process.spawn(self.config("source", port=port, **changes), self.source)
+        return self._launch(self.config("source", port=port, **changes), self.source)
+
+    def _launch(self, config: DataPathConfig, folder: Path) -> DataPathStatus:
+        if self.processes:
+            return process.spawn(config, folder)
+        path = folder / control.CONFIG
+        path.write_text(config.model_dump_json())
+        lock = control.lock_config(path)
+        keeper = Keeper(config, folder)
+
+        def run() -> None:
+            try:
+                keeper.run()
+            finally:
+                os.close(lock)
+
+        threading.Thread(target=run, name=f"keeper {config.role}", daemon=True).start()
+        return control.status(folder)
 
     def start(self, *, wire: bool = False, both: dict[str, Any] | None = None, **source: Any) -> None:
         """Both ends, connected."""

@@ -1,4 +1,4 @@
-"""What goes wrong between the hosts: lanes cut, black holes, lost links, wrong peers, restarts. Real processes."""
+"""What goes wrong between the hosts: lanes cut, black holes, lost links, wrong peers, restarts."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_link_lost_for_seconds_only_holds_the_programs_up(ends: Ends) -> None:
 
 
 def test_a_peer_that_stays_away_fails_the_session_and_closes_the_programs_sockets(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     server = Server(pair.path("ram"), lambda _, sock: None)
     pair.start(both={"resume_within": 1.0})
     sock = pair.connect("ram")
@@ -140,7 +140,7 @@ def test_a_peer_that_stays_away_fails_the_session_and_closes_the_programs_socket
 
 
 def test_a_source_that_dies_hangs_up_at_the_destination_too(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     server = Server(pair.path("ram"), lambda _, sock: None)
     pair.start(both={"resume_within": 1.0})
     sock = pair.connect("ram")
@@ -168,7 +168,7 @@ def test_abort_fails_both_ends_with_the_reason(ends: Ends) -> None:
 
 
 def test_sigterm_is_a_clean_stop(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     pair.start()
     os.kill(pair.status()[0].pid, signal.SIGTERM)
     until("the source ends", lambda: not control.is_running(pair.source))
@@ -251,7 +251,7 @@ def test_a_source_of_another_migration_or_owner_is_refused(ends: Ends, change: d
 
 
 def test_a_restarted_source_is_refused(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     pair.start()
     first = control.status(pair.source)
     os.kill(first.pid, signal.SIGKILL)
@@ -261,7 +261,7 @@ def test_a_restarted_source_is_refused(ends: Ends) -> None:
 
 
 def test_a_restarted_destination_is_refused(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     pair.start()
     first = control.status(pair.destination)
     os.kill(first.pid, signal.SIGKILL)
@@ -277,7 +277,7 @@ def test_a_peer_that_never_comes_is_given_up(ends: Ends) -> None:
 
 
 def test_a_second_process_on_one_folder_is_refused_and_the_first_goes_on(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     pair.start()
     with pytest.raises(StartFailed, match="already"):
         process.spawn(pair.config("source", port=1), pair.source)
@@ -285,7 +285,7 @@ def test_a_second_process_on_one_folder_is_refused_and_the_first_goes_on(ends: E
 
 
 def test_a_start_that_fails_quotes_the_log(ends: Ends) -> None:
-    pair = ends()
+    pair = ends(processes=True)
     with pytest.raises(StartFailed, match=r"authority .*missing\.pem"):
         tls = pair.tls["destination"].model_copy(update={"authority": "/missing.pem"})
         process.spawn(pair.config("destination", tls=tls), pair.destination)

@@ -40,11 +40,14 @@ class Folder:
     def socket(self, service: str) -> str:
         return str(self.path / f"{service}.sock")
 
-    def make(self) -> None:
-        """0711: QEMU's user must reach the sockets by name; nobody else needs to list them."""
+    def make(self, group: int | None = None) -> None:
+        """0711: QEMU's user must reach the sockets by name; nobody else needs to list them. At the destination QEMU
+        makes its sockets here itself, so `group`, QEMU's, may write; not list, nor remove what is not its own."""
         self.path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         self.path.mkdir(mode=0o711, exist_ok=True)
-        self.path.chmod(0o711)
+        if group is not None:
+            os.chown(self.path, -1, group)
+        self.path.chmod(0o711 if group is None else 0o1730)
 
     def remove(self) -> None:
         """Also when it is not there, or only in part."""

@@ -95,7 +95,11 @@ class HostActivities:
     @translated
     def open_path(self, order: OpenPath) -> Endpoint:
         """Start or find this host's end of the data path; ready when it returns."""
-        return path.open_end(self._settings, order)
+        if order.endpoint is not None:
+            return path.open_end(self._settings, order)
+        with self._session() as session:
+            group = inventory.qemu_group(session)
+        return path.open_end(self._settings, order, group)
 
     @activity.defn(name="novacron.close_path", no_thread_cancel_exception=True)
     @translated

@@ -67,10 +67,10 @@ def launcher(settings: HostSettings) -> tuple[str, ...]:
     return ("nsenter", f"--net=/run/netns/{settings.migration_namespace}", "--")
 
 
-def open_end(settings: HostSettings, order: OpenPath) -> Endpoint:
+def open_end(settings: HostSettings, order: OpenPath, qemu_group: int | None = None) -> Endpoint:
     """Start or find this host's end, wait until it listens (destination) or is connected (source)."""
     folder = Folder.of(settings, order.migration_id)
-    folder.make()
+    folder.make(qemu_group)
     wanted = configuration(settings, order, folder)
     if not _running(folder, wanted):
         logger.info("%s: starting the %s's end of the data path", order.migration_id, wanted.role)

@@ -22,6 +22,7 @@ from typing import TypeVar
 import pydantic
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
 from models.base import Model
@@ -84,6 +85,21 @@ async def connect(stop: asyncio.Event) -> Client | None:
     return None
 
 
+def publish_metrics() -> None:
+    """Figures for Prometheus at NOVACRON_METRICS (ADDRESS:PORT), when it is set. Before any client is made."""
+    if not (address := os.environ.get("NOVACRON_METRICS")):
+        return
+    prometheus = PrometheusConfig(
+        bind_address=address, durations_as_seconds=True, counters_total_suffix=True, unit_suffix=True
+    )
+    try:
+        Runtime.set_default(Runtime(telemetry=TelemetryConfig(metrics=prometheus)))
+    except ValueError as error:
+        raise BadSettings(
+            f"NOVACRON_METRICS: {error}, got {address!r}. Give ADDRESS:PORT of this machine, such as 127.0.0.1:9464"
+        ) from error
+
+
 async def serve(build: Callable[[Client], Worker]) -> None:
     """Connect and run the worker until SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -111,6 +127,7 @@ def main(name: str, model: type[M], build: Callable[[M, Client], Worker]) -> Non
     code = 0
     try:
         settings = load(model, options.settings)
+        publish_metrics()
         asyncio.run(serve(lambda client: build(settings, client)))
     except BadSettings as error:
         print(error, file=sys.stderr)

@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 from clouds.kvm.connection import NO_DOMAIN, UNSUPPORTED, Connection, Domain, Session, code_of
+from clouds.kvm.errors import Refused
 from models.host import HostReport, HostSettings, VmReport, VmSighting, VmState
 from models.migration import VmRef
 
@@ -96,3 +97,16 @@ def look_for(session: Session, host: str, vm: VmRef) -> VmSighting:
 
     report = session.call(f"look for VM {vm.vm}", ask)
     return VmSighting(host=host, present=report is not None, vm=report)
+
+
+def qemu_group(session: Session) -> int:
+    """Group of this host's QEMU processes: libvirt tells it as the base of its file labels, "+UID:+GID"."""
+    text = session.call("read the capabilities", lambda connection: connection.getCapabilities())
+    label = ET.fromstring(text).findtext("host/secmodel[model='dac']/baselabel", "")
+    try:
+        return int(label.split(":")[1])
+    except (IndexError, ValueError):
+        raise Refused(
+            f"libvirt does not tell the group of its QEMU processes: its file label is {label!r}",
+            "Point libvirt_socket to the system's libvirtd, which runs as root.",
+        ) from None

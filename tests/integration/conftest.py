@@ -22,9 +22,9 @@ LINK = LinkSpec.parse(rate="100mbit")
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    lab = Lab(LabSettings(name="test", port=17233))
+    lab = Lab(LabSettings(name="test", port=29233))
     os.environ["TEMPORAL_ADDRESS"] = lab.settings.address  # for the faces under test, as a user would set it
-    lab.down()
+    lab.down(purge=True)  # a run that an aborted session left would hold the lock
     try:
         lab.up(hosts=2, link=LINK)
         yield lab
@@ -34,7 +34,7 @@ def lab() -> Iterator[Lab]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_scene(lab: Lab) -> AsyncIterator[Scene]:
-    lab.boot_guest(GUEST, "host-a", memory_mib=256, fill=48, dirty=2, check=1)
+    lab.boot_guest(GUEST, "host-a", memory_mib=256, fill=32, dirty=2, check=1)
     with lab.heartbeats(GUEST, from_start=True) as heard:
         async with NovaCron.connect() as nc:
             yield Scene(lab, nc, heard)
@@ -42,7 +42,6 @@ async def session_scene(lab: Lab) -> AsyncIterator[Scene]:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def scene(session_scene: Scene) -> AsyncIterator[Scene]:
-    """The shared scene with everything alive and the link as it was; whatever a test breaks is mended for the next."""
-    session_scene.mend(LINK)
+    """The shared scene; whatever a test broke is mended for the next."""
     yield session_scene
-    session_scene.mend(LINK)
+    await session_scene.mend(LINK)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.service import RPCError
 
 from models import ids, queues
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
@@ -27,8 +29,8 @@ from workers.lab.proof import Proof, copies, left_behind, prove
 GUEST = "counter"
 SITE = "lab"
 
-SLOW = MigrationPolicy(codec="none", bandwidth_mib=6)
-"""Keeps this guest's move under way for about a quarter of a minute, so that its middle can be met."""
+SLOW = MigrationPolicy(codec="none", bandwidth_mib=9)
+"""Keeps this guest's move under way for some ten seconds, so that its middle can be met."""
 
 _PIDFD_GETFD = 438
 
@@ -86,10 +88,10 @@ class Scene:
         assert not proof.problems, "\n".join(proof.problems)
         return proof
 
-    def kill(self, pid: int) -> None:
-        """SIGKILL to one process of the lab."""
-        process = identify(pid)
-        assert process is not None, f"process {pid} is gone already"
+    def kill_data_path(self, host: str) -> None:
+        """SIGKILL to the host's end of the data path."""
+        process = identify(self.data_path(host))
+        assert process is not None, f"the data path of {host} is gone already"
         send(process, signal.SIGKILL)
 
     def data_path(self, host: str) -> int:
@@ -100,17 +102,17 @@ class Scene:
         assert len(found) == 1, f"data path processes on {host}: {found}"
         return found[0]
 
-    def mend(self, link: LinkSpec) -> None:
-        """Start what a test killed, heal what it cut."""
-        status = self.lab.status()
-        if status.link != link:
-            self.lab.link(link)
+    async def mend(self, link: LinkSpec) -> None:
+        """Heal what a test cut, start what it killed, end a move it left when it failed."""
         self.lab.heal()
-        if not self.lab.status().up:
-            self.lab.up(hosts=2, link=link)
-        left = left_behind(self.hosts)
-        if left:
-            raise LabError(f"an earlier test left something behind: {left}")
+        await asyncio.to_thread(self.lab.up, hosts=2, link=link)
+        handle = self.nc.client.get_workflow_handle(ids.migrate_vm(SITE, GUEST))
+        with contextlib.suppress(RPCError, WorkflowFailureError):  # none ever ran; or it ends, as it should, cancelled
+            if (await handle.describe()).status == WorkflowExecutionStatus.RUNNING:
+                await handle.cancel()
+                await handle.result()
+        if left := left_behind(self.hosts):
+            raise LabError(f"a test left something behind: {left}")
 
 
 def _command(pid: int) -> bytes:

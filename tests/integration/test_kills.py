@@ -34,7 +34,7 @@ async def test_a_host_worker_killed_in_mid_move_finds_its_move_again(scene: Scen
     worker = f"{here if end == 'source' else there}.worker"
     handle = await scene.start(there)
     await scene.middle(handle)
-    scene.kill(scene.lab.pid_of(worker))
+    await asyncio.to_thread(scene.lab.kill, worker)
     await asyncio.to_thread(scene.lab.start, worker)
     outcome = await scene.end(handle)
     assert outcome.digest_verified
@@ -45,7 +45,7 @@ async def test_a_control_worker_killed_in_mid_move_is_not_missed(scene: Scene) -
     there = scene.there()
     handle = await scene.start(there)
     await scene.middle(handle)
-    scene.kill(scene.lab.pid_of("control.worker"))
+    await asyncio.to_thread(scene.lab.kill, "control.worker")
     await asyncio.to_thread(scene.lab.start, "control.worker")
     outcome = await scene.end(handle)
     assert outcome.digest_verified
@@ -56,7 +56,7 @@ async def test_a_temporal_server_killed_in_mid_move_goes_on_from_its_database(sc
     there = scene.there()
     handle = await scene.start(there)
     await scene.middle(handle)
-    scene.kill(scene.lab.pid_of("temporal"))
+    await asyncio.to_thread(scene.lab.kill, "temporal")
     await asyncio.to_thread(scene.lab.start, "temporal")
     outcome = await scene.end(handle)
     assert outcome.digest_verified
@@ -67,7 +67,7 @@ async def test_a_killed_destination_qemu_leaves_the_vm_on_its_source(scene: Scen
     here, there = scene.here(), scene.there()
     handle = await scene.start(there)
     await scene.middle(handle)
-    scene.kill(scene.lab.pid_of(f"{there}.qemu.{GUEST}"))
+    await asyncio.to_thread(scene.lab.kill, f"{there}.qemu.{GUEST}")
     with pytest.raises(WorkflowFailureError) as failure:
         await scene.end(handle)
     assert isinstance(failure.value.cause, ApplicationError)
@@ -81,7 +81,7 @@ async def test_a_killed_data_path_leaves_the_vm_on_its_source(scene: Scene, end:
     here, there = scene.here(), scene.there()
     handle = await scene.start(there)
     await scene.middle(handle)
-    scene.kill(scene.data_path(here if end == "source" else there))
+    scene.kill_data_path(here if end == "source" else there)
     with pytest.raises(WorkflowFailureError) as failure:
         await scene.end(handle)
     assert isinstance(failure.value.cause, ApplicationError)

@@ -49,6 +49,8 @@ namespaces = []
 stdio_handler = "file"
 seccomp_sandbox = 0
 migration_host = "{address}"
+keepalive_interval = 5
+keepalive_count = 70
 """
 
 _LIBVIRTD_CONF = """
@@ -61,6 +63,8 @@ listen_tcp = 1
 listen_addr = "{address}"
 auth_tcp = "none"
 log_outputs = "3:stderr"
+keepalive_interval = 5
+keepalive_count = 70
 """
 
 

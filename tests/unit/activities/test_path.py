@@ -40,6 +40,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> HostSettings:
     )
 
 
+@pytest.fixture(autouse=True)
+def qemu_group(monkeypatch: pytest.MonkeyPatch) -> int:
+    """libvirt's answer, played."""
+    monkeypatch.setattr("activities.host.inventory.qemu_group", lambda session: os.getgid())
+    return os.getgid()
+
+
 class PlayedPath:
     """dwcp's process and control, as far as the activities use them."""
 

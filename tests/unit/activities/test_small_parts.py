@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -120,6 +121,14 @@ def test_the_marker_survives_and_keeps_its_time(tmp_path: Path) -> None:
     started = Folder(tmp_path / "m1").started()
     assert started is not None
     assert started.at == 12.5
+
+
+def test_a_destinations_folder_can_be_written_by_qemu_and_not_listed_or_robbed(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "migrations" / "m1")
+    folder.make(os.getgid())
+    folder.make(os.getgid())
+    assert folder.path.stat().st_mode & 0o7777 == 0o1730
+    assert folder.path.stat().st_gid == os.getgid()
 
 
 def test_a_folder_can_be_made_and_removed_twice_and_is_open_to_qemu_by_name_only(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from dwcp.buffers import keep_freed_memory
 from dwcp.control import ControlServer, lock_config
 from dwcp.destination import Destination
 from dwcp.errors import StartFailed
@@ -114,7 +113,6 @@ def main(arguments: list[str]) -> int:
         config = DataPathConfig.model_validate_json(path.read_bytes())
         lock_config(path)
         sys.setswitchinterval(0.001)  # threads mostly wait for sockets; one that computes must not delay an ack
-        keep_freed_memory()
         keeper = Keeper(config, path.parent)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, keeper.on_signal)

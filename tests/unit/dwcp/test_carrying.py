@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dwcp import control
+from dwcp import control, session
 
 from .harness import Pair, Server, read_all, send_all, until
 
@@ -217,6 +217,24 @@ def test_a_program_that_does_not_read_holds_up_only_its_own_flow(ends: Ends) -> 
         writer.join()
         assert until("all of it", lambda: got.get(0)) == data
     slow_server.close()
+    server.close()
+
+
+def test_a_lane_that_has_carried_its_share_gets_new_keys_and_nothing_is_lost(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "LANE_BYTES", 500_000)
+    pair = ends()
+    got: dict[int, bytes] = {}
+    server = Server(pair.path("ram"), echo_back(got))
+    pair.start()
+    data = random.Random(1).randbytes(6_000_000)
+    with pair.connect("ram") as sock:
+        send_all(sock, data)
+        assert read_all(sock) == data[::-1]
+    near, _ = pair.status()
+    assert got[0] == data
+    assert near.redials > 3
     server.close()
 
 

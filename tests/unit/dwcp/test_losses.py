@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from dwcp import control, process
+from dwcp.encoding.codec import Coder
 from dwcp.errors import ControlFailed, NotRunning, StartFailed
+from dwcp.source import listen_unix
+from dwcp.transport.frames import Buffer, Codec
 
 from .harness import Authority, Pair, Server, Wire, hung_up, read_all, send_all, until
 
@@ -199,6 +202,45 @@ def test_a_destination_program_that_dies_is_seen_by_the_source_program(ends: End
         while True:
             sock.sendall(bytes(100_000))
     server.close()
+
+
+def test_bytes_changed_behind_the_checksum_are_never_written_and_fail_both_ends(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decode = Coder.decode
+    batches = 0
+
+    def damage(coder: Coder, codec: Codec, body: Buffer, raw_length: int) -> Buffer:
+        nonlocal batches
+        batches += 1
+        raw = bytearray(decode(coder, codec, body, raw_length))
+        if batches == 20:
+            raw[raw_length // 2] ^= 1
+        return bytes(raw)
+
+    monkeypatch.setattr(Coder, "decode", damage)
+    pair = ends()
+    got: dict[int, bytes] = {}
+
+    def behaviour(number: int, sock: socket.socket) -> None:
+        got[number] = read_all(sock)
+
+    server = Server(pair.path("ram"), behaviour)
+    pair.start()
+    data = os.urandom(40_000_000)
+    with pair.connect("ram") as sock, pytest.raises(OSError):
+        sock.sendall(data)
+    assert "not the bytes that were read" in pair.wait_state(pair.destination, "failed").error
+    assert "not the bytes that were read" in pair.wait_state(pair.source, "failed").error
+    arrived = until("the destination's program sees the end", lambda: got.get(0))
+    assert data.startswith(arrived)
+    server.close()
+
+
+def test_a_path_too_long_for_a_socket_is_refused_with_its_length(tmp_path: Path) -> None:
+    path = str(tmp_path / ("x" * 120))
+    with pytest.raises(StartFailed, match=rf"\({len(path)} bytes\)"):
+        listen_unix(path, 0o600)
 
 
 def test_a_wrong_authority_is_refused_in_the_handshake_and_said_at_both_ends(ends: Ends, tmp_path: Path) -> None:

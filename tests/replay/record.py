@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
@@ -116,7 +117,15 @@ async def record() -> None:
 
 async def _save(name: str, history: str) -> None:
     path = HISTORIES / f"{name}.json"
-    await asyncio.to_thread(path.write_text, json.dumps(json.loads(history), indent=1, sort_keys=True) + "\n")
+    text = json.dumps(without_stack_traces(json.loads(history)), indent=1, sort_keys=True) + "\n"
+    await asyncio.to_thread(path.write_text, text)
+
+
+def without_stack_traces(value: Any) -> Any:
+    """The same history; replay reads no stack trace, and they hold paths of the machine that recorded them."""
+    if isinstance(value, dict):
+        return {name: without_stack_traces(inner) for name, inner in value.items() if name != "stackTrace"}
+    return [without_stack_traces(inner) for inner in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from workers.lab.heartbeats import GuestStory, Heartbeats
 from workers.lab.hosts import Host
 
 WHOLE_WALK = 2
-"""Checks finished since the guest's last change of host that surely hold one that also began there."""
+"""Checks finished from any moment on that surely hold one that also began after it."""
 
 
 class Proof(Model):
@@ -54,8 +54,9 @@ def left_behind(hosts: Iterable[Host]) -> tuple[str, ...]:
 def prove(hosts: Iterable[Host], guest: str, expected_on: str, heard: Heartbeats, within: float = 90) -> Proof:
     """Wait until the guest has beaten and checked its whole memory where it is, then look at everything."""
     hosts = tuple(hosts)
+    enough = heard.story().checks_by_host.get(expected_on, 0) + WHOLE_WALK
     story = heard.wait_for(
-        lambda story: bool(story.bad) or story.checks_by_host.get(expected_on, 0) >= WHOLE_WALK,
+        lambda story: bool(story.bad) or story.checks_by_host.get(expected_on, 0) >= enough,
         within,
         f"whole walk of {guest} through its memory on {expected_on}",
     )

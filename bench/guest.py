@@ -19,7 +19,7 @@ from bench.qmp import Event, Qmp
 
 MEMORY_KIB = (1024 << 10) + 128
 """Not a multiple of 256 KiB on purpose. For such multiples, QEMU before 9.0 takes a fast path through the dirty bitmap
-that leaves TCG's TLB stale: writes of the guest are lost, and with 20 MiB/s it died in 10 of 10 moves, by any method.
+that leaves TCG's TLB stale: writes of the guest are lost, and with 20 MiB/s it died in 10 of 10 moves by QEMU alone.
 See docs/bench.md."""
 
 FILL_MIB = 400

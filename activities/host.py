@@ -120,6 +120,7 @@ class HostActivities:
             stop=why_stop,
             report=lambda progress: _report(progress, signals),
             status=lambda: control.status(folder.path),
+            cut=lambda: path.stop(folder),
         )
         with Departure(lambda listen: self._session(listen), order.vm) as departure:
             return Move(

@@ -36,6 +36,8 @@ LIBVIRTD_BACK_WITHIN = 120.0
 """How long libvirtd may be away, restarting perhaps, before this attempt gives up asking."""
 END_WITHIN = 120.0
 """How long after the first abort the job may take to end."""
+CUT_AFTER = 5.0
+"""How long after the first abort a lost link is waited for; then the data path is closed, so that the job ends."""
 FIGURES_WITHIN = 3.0
 """How long to wait for libvirt's final figures after the VM has left."""
 
@@ -50,6 +52,8 @@ class Surroundings:
     report: Callable[[Progress], None]
     status: Callable[[], DataPathStatus]
     """Of the data path; raises NotRunning, or ControlFailed when it cannot be asked."""
+    cut: Callable[[], object]
+    """Close this end of the data path for good."""
     now: Callable[[], float] = time.monotonic
     clock: Callable[[], float] = time.time
 
@@ -84,6 +88,7 @@ class Move:
         self._ending_since = 0.0
         self._answered = around.now()
         self._begun_here = False
+        self._sight = Sight(None)
 
     def run(self) -> MoveResult:
         self._departure.on_completed = self._completed
@@ -118,6 +123,7 @@ class Move:
             logger.warning("%s: %s", self._vm, error)
             return None
         self._answered = self._around.now()
+        self._sight = sight
         self._report(sight, self._note())
         return decide(self._situation(sight))
 
@@ -178,11 +184,24 @@ class Move:
         objection = self._departure.abort()
         if objection:
             logger.info("%s: abort: %s", self._vm, objection)
-        if self._around.now() - self._ending_since > END_WITHIN:
+        waited = self._around.now() - self._ending_since
+        if waited > CUT_AFTER and self._cut_is_safe():
+            logger.warning(
+                "%s: the link is lost, and libvirt's job cannot end over it: closing the data path", self._vm
+            )
+            self._around.cut()
+        if waited > END_WITHIN:
             raise kvm.Ambiguous(
                 f"libvirt's migration of {self._vm} has not ended {END_WITHIN:.0f} s after it was aborted",
                 f"Look at it on {self._order.source} with `virsh domjobinfo {self._vm}`.",
             )
+
+    def _cut_is_safe(self) -> bool:
+        """libvirt ends its job by talking to the other side, which a lost link keeps from it. While the VM runs here
+        its last pages have not been sent, so the destination cannot run it; once it is paused for the switch,
+        only the link's return tells."""
+        lost = self._path is not None and self._path_lives and self._path.state == "link-lost"
+        return lost and self._sight.state == "running"
 
     def _end(self, decision: Decision) -> MoveResult:
         logger.info("%s: %s: %s", self._vm, decision.action, decision.reason)

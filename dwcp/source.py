@@ -13,6 +13,7 @@ import select
 import socket
 import ssl
 import threading
+import time
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 FIRST_WAIT: Final = 0.1
 LONGEST_WAIT: Final = 2.0
+REFUSED_FOR: Final = 15.0
+"""A link that is lost does not answer. A host that answers for so long that nobody listens has lost our peer, which
+listens as long as it lives; only a firewall that reloads refuses like that, and briefly."""
 _ANSWERS: Final = frozenset({Type.WELCOME, Type.REFUSE})
 
 
@@ -60,6 +64,7 @@ class Source:
         self._listeners: list[tuple[socket.socket, str, str]] = []
         self._waker, self._wake = socket.socketpair()
         self._stopping = threading.Event()
+        self._refused_since: float | None = None
         try:
             for service in self._config.services:
                 self._listeners.append((listen_unix(service.path, 0o660), service.path, service.name))
@@ -146,7 +151,9 @@ class Source:
             except (OSError, ProtocolError) as error:
                 session.trouble = f"lane {number} to {self._config.address} port {self._config.port}: {error}"
                 log.info("%s", session.trouble)
+                self._nobody_there(isinstance(error, ConnectionRefusedError))
             else:
+                self._refused_since = None
                 if opened_before:
                     session.redials += 1
                 opened_before, wait = True, FIRST_WAIT
@@ -162,6 +169,19 @@ class Source:
         else:
             self._session.trouble = f"lane {number}: {text}"
             log.error("%s", self._session.trouble)
+
+    def _nobody_there(self, refused: bool) -> None:
+        """Give up when every dial has been refused for REFUSED_FOR, instead of waiting for a link that is not lost."""
+        now = time.monotonic()
+        if not refused or self._session.lanes_alive or self._session.peer_instance is None:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since > REFUSED_FOR:
+            where = f"{self._config.address} port {self._config.port}"
+            self._session.fail(
+                f"the data path of {self._config.peer_name} has ended: nobody listens at {where} any more"
+            )
 
     def _dial(self, number: int) -> Lane:
         """Raises OSError (ssl errors are), ProtocolError, Refused."""

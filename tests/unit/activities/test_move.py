@@ -28,6 +28,7 @@ SWITCHING = Sight("paused", reason=2, job="migration")
 GONE = Sight(None)
 FIGURES = Completed(downtime_ms=42, memory_total=1000, iterations=3, seconds=9.0)
 CONNECTED = DataPathStatus(role="source", migration_id="m1", pid=1, state="connected", raw_out=99)
+LOST = CONNECTED.model_copy(update={"state": "link-lost", "error": "lane 0 lost"})
 FAILED = CONNECTED.model_copy(update={"state": "failed", "error": "peer host-b has the wrong certificate"})
 
 Turn = Callable[["Scene"], Sight | Exception]
@@ -82,6 +83,11 @@ class Scene:
         self.departure = PlayedDeparture(self)
         self.folder = Folder(folder)
         self.reports: list[Progress] = []
+        self.cuts = 0
+
+    def cut(self) -> None:
+        self.cuts += 1
+        self.path = NotRunning("it was closed")
 
     def status(self) -> DataPathStatus:
         if isinstance(self.path, Exception):
@@ -101,6 +107,7 @@ class Scene:
             stop=lambda: self.stop,
             report=self.reports.append,
             status=self.status,
+            cut=self.cut,
             now=lambda: self.time,
             clock=lambda: self.time,
         )
@@ -181,6 +188,34 @@ def test_a_cancel_aborts_the_job_and_waits_for_its_real_end(tmp_path: Path) -> N
     with pytest.raises(CancelledError):
         scene.run()
     assert scene.departure.aborts == 2
+
+
+def test_a_cancel_over_a_lost_link_closes_the_data_path_so_that_libvirt_can_end_its_job(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 3:
+            s.stop, s.path = "cancel", LOST
+        if s.cuts:
+            s.call.end("Cannot recv data: Input/output error")
+            return RUNNING
+        return RUNNING if s.turn == 1 else MOVING
+
+    scene = Scene(tmp_path, plot)
+    with pytest.raises(CancelledError):
+        scene.run()
+    assert (scene.cuts, scene.departure.aborts > 1) == (1, True)
+
+
+def test_a_vm_paused_for_the_switch_keeps_its_data_path_over_a_lost_link(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 3:
+            s.stop, s.path = "cancel", LOST
+        if s.turn == 40:
+            return s.complete()
+        return RUNNING if s.turn == 1 else SWITCHING
+
+    scene = Scene(tmp_path, plot)
+    assert scene.run().cancel_came_too_late
+    assert scene.cuts == 0
 
 
 def test_a_cancel_before_the_start_starts_nothing(tmp_path: Path) -> None:

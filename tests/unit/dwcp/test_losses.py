@@ -142,6 +142,23 @@ def test_a_peer_that_stays_away_fails_the_session_and_closes_the_programs_socket
     server.close()
 
 
+def test_a_destination_that_ended_is_told_from_a_lost_link(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dwcp.source.REFUSED_FOR", 0.5)
+    pair = ends()
+    port = pair.start_destination().port
+    wire = Wire(port)
+    pair.start_source(wire.port)
+    pair.wait_state(pair.source, "connected")
+    wire.close()
+
+    def gave_up() -> bool:
+        wire.cut()  # a dial that was already accepted when the listener went
+        return control.status(pair.source).state == "failed"
+
+    until("the source gives up", gave_up)
+    assert "nobody listens" in control.status(pair.source).error
+
+
 def test_a_source_that_dies_hangs_up_at_the_destination_too(ends: Ends) -> None:
     pair = ends(processes=True)
     server = Server(pair.path("ram"), lambda _, sock: None)

@@ -89,6 +89,12 @@ def test_a_slower_link_gets_a_smaller_codec(link: float, rung: Rung) -> None:
     assert settled(Chooser(RUNGS, cores=1), link) == rung
 
 
+def test_a_link_that_turns_out_slow_gets_the_smallest_codec_though_each_step_gains_little() -> None:
+    chooser = Chooser(RUNGS, cores=1)
+    assert settled(chooser, 110e6, gain=0.95) == "zstd1"
+    assert settled(chooser, 11.8e6, gain=0.95) == "zstd5"
+
+
 def test_a_processor_that_is_taken_gets_a_cheaper_codec() -> None:
     assert RUNGS.index(settled(Chooser(RUNGS, 1), 40e6, wall=6.0)) < RUNGS.index(settled(Chooser(RUNGS, 1), 40e6))
     assert RUNGS.index(settled(Chooser(RUNGS, 1), 40e6, slow=6.0)) < RUNGS.index(settled(Chooser(RUNGS, 1), 40e6))

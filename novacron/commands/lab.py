@@ -61,12 +61,12 @@ def down(purge: bool, as_json: bool) -> None:
 
 
 @lab.command()
-@click.argument("rate", required=False)
+@_rate
 @_delay
 @_loss
 @as_json
 def link(rate: str | None, delay: str | None, loss: str | None, as_json: bool) -> None:
-    """Change the links while the lab runs: novacron lab link 100mbit --delay 40ms. What is not named stays."""
+    """Change the links while the lab runs: novacron lab link --link 100mbit --delay 40ms. What is not named stays."""
     with _lab() as one:
         wanted = _spec(one, rate, delay, loss)
         one.link(wanted)

@@ -23,27 +23,21 @@ from temporalio.exceptions import ApplicationError
 
 from clouds.kvm import errors as kvm
 from dwcp import errors as dwcp
+from models import failures
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-INVALID_INPUT = "InvalidInput"
-NOT_FOUND = "NotFound"
-REFUSED = "Refused"
-MIGRATION_FAILED = "MigrationFailed"
-DATA_PATH_FAILED = "DataPathFailed"
-HOST_UNAVAILABLE = "HostUnavailable"
-AMBIGUOUS = "Ambiguous"
 
 _TYPES: tuple[tuple[type[Exception], str, bool], ...] = (
-    (kvm.NotFound, NOT_FOUND, True),
-    (kvm.MoveFailed, MIGRATION_FAILED, True),
-    (kvm.Ambiguous, AMBIGUOUS, True),
-    (kvm.Final, REFUSED, True),
-    (kvm.Retryable, HOST_UNAVAILABLE, False),
-    (dwcp.StartFailed, DATA_PATH_FAILED, False),
-    (dwcp.ControlFailed, DATA_PATH_FAILED, False),
-    (dwcp.DwcpError, DATA_PATH_FAILED, True),
+    (kvm.NotFound, failures.NOT_FOUND, True),
+    (kvm.MoveFailed, failures.MIGRATION_FAILED, True),
+    (kvm.Ambiguous, failures.AMBIGUOUS, True),
+    (kvm.Final, failures.REFUSED, True),
+    (kvm.Retryable, failures.HOST_UNAVAILABLE, False),
+    (dwcp.StartFailed, failures.DATA_PATH_FAILED, False),
+    (dwcp.ControlFailed, failures.DATA_PATH_FAILED, False),
+    (dwcp.DwcpError, failures.DATA_PATH_FAILED, True),
 )
 """(error below, type, final); the first that fits."""
 

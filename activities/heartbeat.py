@@ -14,6 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
 from activities import errors
+from models import failures
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ def why_stop() -> Stop | None:
 
 def detached(what: str) -> ApplicationError:
     return errors.retryable(
-        errors.HOST_UNAVAILABLE, f"{what} goes on without this attempt, which was stopped; the next one attaches"
+        failures.HOST_UNAVAILABLE, f"{what} goes on without this attempt, which was stopped; the next one attaches"
     )
 
 

@@ -25,6 +25,7 @@ from clouds.kvm.decision import Call, Decision, Situation, decide
 from clouds.kvm.migration import Departure, MigrateCall, Sight
 from clouds.kvm.progress import Tracker
 from dwcp.errors import ControlFailed, NotRunning
+from models import failures
 from models.datapath import DataPathStatus
 from models.migration import MoveResult, MoveVm, Progress
 
@@ -246,7 +247,7 @@ class Move:
                 )
         if trouble := self._trouble():
             return errors.final(
-                errors.DATA_PATH_FAILED,
+                failures.DATA_PATH_FAILED,
                 f"{where}: the data path to {self._order.destination} failed: {trouble}{self._words()}. "
                 f"Its log on this host: {self._folder.log}",
             )

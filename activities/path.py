@@ -22,6 +22,7 @@ from activities.folder import Folder
 from activities.heartbeat import wait
 from dwcp import control, process
 from dwcp.errors import ControlFailed, NotRunning
+from models import failures
 from models.datapath import DataPathConfig, DataPathStatus, Service
 from models.host import HostSettings
 from models.migration import Endpoint, OpenPath
@@ -99,7 +100,7 @@ def _running(folder: Folder, wanted: DataPathConfig) -> bool:
         return True
     if folder.started() is not None:
         raise errors.final(
-            errors.DATA_PATH_FAILED,
+            failures.DATA_PATH_FAILED,
             f"the data path in {folder.path} runs with another configuration, and a move has started over it; "
             f"it was left alone. Wait for that move to end, or stop it with novacron cancel",
         )
@@ -123,14 +124,14 @@ def _status(folder: Folder) -> DataPathStatus | None:
         status = control.status(folder.path)
     except NotRunning as error:
         raise errors.retryable(
-            errors.DATA_PATH_FAILED, f"the data path process in {folder.path} ended: {error}. Its log: {folder.log}"
+            failures.DATA_PATH_FAILED, f"the data path process in {folder.path} ended: {error}. Its log: {folder.log}"
         ) from error
     except ControlFailed as error:
         logger.warning("%s", error)
         return None
     if status.state in ("failed", "closed"):
         raise errors.final(
-            errors.DATA_PATH_FAILED,
+            failures.DATA_PATH_FAILED,
             f"the {status.role}'s end of the data path {status.state}: {status.error or 'it gave no reason'}. "
             f"Its log: {folder.log}",
         )
@@ -145,7 +146,7 @@ def _late(folder: Folder, wanted: DataPathConfig) -> Exception:
         what = f"has not reached {wanted.peer_name} at {wanted.address}:{wanted.port} in {CONNECTED_WITHIN:.0f} s"
         remedy = "Check the migration network and its firewall between the two hosts"
     return errors.final(
-        errors.DATA_PATH_FAILED, f"the data path {wanted.migration_id} {what}. {remedy}. Its log: {folder.log}"
+        failures.DATA_PATH_FAILED, f"the data path {wanted.migration_id} {what}. {remedy}. Its log: {folder.log}"
     )
 
 
@@ -172,7 +173,7 @@ def stop(folder: Folder) -> DataPathStatus | None:
         if _ended(folder):
             return None
     raise errors.retryable(
-        errors.DATA_PATH_FAILED,
+        failures.DATA_PATH_FAILED,
         f"data path process {processes(folder)} of {folder.path} survives SIGKILL. Look at /proc/PID/stack",
     )
 

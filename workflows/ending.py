@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from temporalio.exceptions import ApplicationError
 
+from models import failures
 from workflows import errors
 from workflows.verdict import Verdict
 
@@ -32,15 +33,15 @@ def failure(
     place = where.reason if where else f"{vm} was not touched"
     if where and where.kind not in _KNOWN:
         advice = "Look on both hosts with `virsh list --all` before you do anything else"
-        return errors.final(errors.AMBIGUOUS, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
+        return errors.final(failures.AMBIGUOUS, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
     if where and where.kind == "lost":
         advice = "If it did not shut itself down, look at QEMU's log of both hosts"
-        return errors.final(errors.MIGRATION_FAILED, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
+        return errors.final(failures.MIGRATION_FAILED, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
     if stop is not None and errors.cancelled(error):
-        return errors.final(errors.CANCELLED, f"{_cause(error, stop)} {place}.{left}")
-    kind = errors.explain(error)[0] if error else errors.MIGRATION_FAILED
-    if where and kind == errors.AMBIGUOUS:  # the step could not tell; since then both hosts have
-        kind = errors.MIGRATION_FAILED
+        return errors.final(failures.CANCELLED, f"{_cause(error, stop)} {place}.{left}")
+    kind = errors.explain(error)[0] if error else failures.MIGRATION_FAILED
+    if where and kind == failures.AMBIGUOUS:  # the step could not tell; since then both hosts have
+        kind = failures.MIGRATION_FAILED
     return errors.final(kind, f"{_cause(error, stop)} {place}.{left}")
 
 

@@ -17,22 +17,15 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
-INVALID_INPUT = "InvalidInput"
-NOT_FOUND = "NotFound"
-REFUSED = "Refused"
-MIGRATION_FAILED = "MigrationFailed"
-DATA_PATH_FAILED = "DataPathFailed"
-HOST_UNAVAILABLE = "HostUnavailable"
-AMBIGUOUS = "Ambiguous"
-CANCELLED = "Cancelled"
+from models import failures
 
-FINAL = (INVALID_INPUT, NOT_FOUND, REFUSED, MIGRATION_FAILED, AMBIGUOUS)
+FINAL = (failures.INVALID_INPUT, failures.NOT_FOUND, failures.REFUSED, failures.MIGRATION_FAILED, failures.AMBIGUOUS)
 """Types that no retry can mend."""
 
 
 def final(kind: str, message: str) -> ApplicationError:
     """An error that ends the workflow; an orderly cancel is marked benign, so that no alarm rings for it."""
-    benign = ApplicationErrorCategory.BENIGN if kind == CANCELLED else ApplicationErrorCategory.UNSPECIFIED
+    benign = ApplicationErrorCategory.BENIGN if kind == failures.CANCELLED else ApplicationErrorCategory.UNSPECIFIED
     return ApplicationError(message, type=kind, non_retryable=True, category=benign)
 
 
@@ -49,12 +42,12 @@ def explain(error: BaseException) -> tuple[str, str]:
     """(type, message) of a failed step: the host's own words where it answered, else that it did not answer."""
     cause = error.cause if isinstance(error, ActivityError) and error.cause else error
     if isinstance(cause, ApplicationError):
-        return cause.type or MIGRATION_FAILED, cause.message
+        return cause.type or failures.MIGRATION_FAILED, cause.message
     if isinstance(cause, TimeoutError):
-        return HOST_UNAVAILABLE, f"{_step(error)}: {_silence(cause.type)}"
+        return failures.HOST_UNAVAILABLE, f"{_step(error)}: {_silence(cause.type)}"
     if cancelled(cause):
-        return CANCELLED, f"{_step(error)}: cancelled"
-    return MIGRATION_FAILED, f"{_step(error)}: {cause}"
+        return failures.CANCELLED, f"{_step(error)}: cancelled"
+    return failures.MIGRATION_FAILED, f"{_step(error)}: {cause}"
 
 
 def _step(error: BaseException) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from temporalio import workflow
 
+from models import failures
 from models.migration import MigrationOutcome, MoveResult, MoveVm, OpenPath, Phase, Progress, VmRef
 from workflows import ending, errors, evidence, preflight, request, verdict
 from workflows.aftermath import Aftermath
@@ -68,7 +69,7 @@ class MigrateVm:
         found = wanted.source or await preflight.find(self._site, wanted, hosts, silent)
         if found == wanted.to:
             raise errors.final(
-                errors.REFUSED, f"{wanted.vm}: already on {found}. Nothing to do; name another host to move it"
+                failures.REFUSED, f"{wanted.vm}: already on {found}. Nothing to do; name another host to move it"
             )
         self._source = Host(self._site, found)
         self._aftermath = Aftermath(self._source, self._destination, self._id, self._chronicle)
@@ -134,9 +135,9 @@ class MigrateVm:
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:
         failure = ending.failure(self._request.vm, error, where, self._stopping(), self._chronicle.notes)
-        self._chronicle.enter("cancelled" if failure.type == errors.CANCELLED else "failed")
+        self._chronicle.enter("cancelled" if failure.type == failures.CANCELLED else "failed")
         self._chronicle.note(failure.message)
-        if failure.type == errors.CANCELLED and workflow.cancellation_reason() is not None and error is not None:
+        if failure.type == failures.CANCELLED and workflow.cancellation_reason() is not None and error is not None:
             raise error  # Temporal's own cancel: the run ends as Canceled, the details say where the VM is
         raise failure from error
 
@@ -198,6 +199,6 @@ class MigrateVm:
         phase = self.progress().phase
         if phase not in _OPEN:
             raise errors.final(
-                errors.REFUSED,
+                failures.REFUSED,
                 f"too late to cancel: the move is {phase}, past its point of no return. Wait for its result",
             )

@@ -9,7 +9,7 @@ import asyncio
 
 from temporalio.exceptions import ActivityError
 
-from models import queues
+from models import failures, queues
 from models.host import Finding, VmSheet, VmSighting
 from models.migration import MigrateRequest, VmRef
 from workflows import deadlines, errors, verdict
@@ -23,7 +23,7 @@ async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> 
     for field, name in needed:
         if name not in members:
             raise errors.final(
-                errors.INVALID_INPUT,
+                failures.INVALID_INPUT,
                 f"{field}: {name!r} is not a host of site {site!r}. Its hosts: {', '.join(members)}",
             )
     asked = [name for _, name in needed] if request.source else members
@@ -31,7 +31,7 @@ async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> 
     for _, name in needed:
         if not answering.get(name):
             raise errors.final(
-                errors.HOST_UNAVAILABLE,
+                failures.HOST_UNAVAILABLE,
                 f"{name}: no worker polls {queues.host(site, name)!r}, so nothing was started. "
                 f"Start that host's worker, or look at its log if it is running",
             )
@@ -55,19 +55,19 @@ async def find(site: str, request: MigrateRequest, hosts: list[str], silent: lis
         return alive[0]
     if alive:
         raise errors.final(
-            errors.AMBIGUOUS,
+            failures.AMBIGUOUS,
             f"{request.vm}: {' and '.join(alive)} both hold a live copy. Nothing was started; find out which "
             f"one is the VM, stop the other by hand, and start again",
         )
     unasked = f" These did not answer: {', '.join(silent)}." if silent else ""
     if defined:
         raise errors.final(
-            errors.REFUSED,
+            failures.REFUSED,
             f"{request.vm}: not running; defined on {', '.join(defined)}.{unasked} Start it there first: only a "
             f"running VM moves live",
         )
     raise errors.final(
-        errors.NOT_FOUND,
+        failures.NOT_FOUND,
         f"vm: no host of site {site!r} has {request.vm!r}.{unasked} `novacron vm list` shows what runs where",
     )
 
@@ -77,12 +77,12 @@ async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tupl
     sheet = await source.inspect(VmRef(vm=vm))
     if sheet.vm.state not in ("running", "blocked"):
         raise errors.final(
-            errors.REFUSED,
+            failures.REFUSED,
             f"{vm}: {sheet.vm.state} on {source.name}. Only a running VM moves live: start or resume it first",
         )
     if sheet.vm.job:
         raise errors.final(
-            errors.REFUSED,
+            failures.REFUSED,
             f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for its end, "
             f"or stop it with `virsh domjobabort {vm}` there",
         )
@@ -90,7 +90,7 @@ async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tupl
     blockers = [finding for finding in findings if finding.severity == "blocker"]
     if blockers:
         listed = "; ".join(f"[{finding.id}] {finding.what}. {finding.remedy}" for finding in blockers)
-        raise errors.final(errors.REFUSED, f"{destination.name} cannot take {vm}: {listed}")
+        raise errors.final(failures.REFUSED, f"{destination.name} cannot take {vm}: {listed}")
     return sheet, tuple(finding for finding in findings if finding.severity == "warning")
 
 

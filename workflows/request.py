@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from models import ids, queues
+from models import failures, ids, queues
 from models.migration import MigrateRequest, MigrationPolicy
 from workflows import errors
 
@@ -25,14 +25,14 @@ def read(raw: object) -> MigrateRequest:
         raw = raw.model_dump()
     if not isinstance(raw, dict):
         given = "nothing" if raw is None else f"{_short(raw)}"
-        raise errors.final(errors.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {_EXAMPLE}")
+        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {_EXAMPLE}")
     try:
         request = MigrateRequest.model_validate(raw)
     except ValidationError as error:
-        raise errors.final(errors.INVALID_INPUT, complaints(error)) from None
+        raise errors.final(failures.INVALID_INPUT, complaints(error)) from None
     if request.source == request.to:
         raise errors.final(
-            errors.INVALID_INPUT,
+            failures.INVALID_INPUT,
             f"to: {request.to!r} is also the source. Name another host, or leave source out to have it found",
         )
     return request
@@ -49,12 +49,12 @@ def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
     if locked != vm:
         right = ids.migrate_vm(polled or "<site>", vm)
         raise errors.final(
-            errors.INVALID_INPUT,
+            failures.INVALID_INPUT,
             f"workflow id: got {workflow_id!r}. The id is the VM's lock: start it again with {right!r}",
         )
     if polled and polled != site:
         raise errors.final(
-            errors.INVALID_INPUT,
+            failures.INVALID_INPUT,
             f"task queue: got {task_queue!r} for a VM of site {site!r}. Start it again on {queues.control(site)!r}, "
             f"or with the id {ids.migrate_vm(polled, vm)!r}",
         )

@@ -8,11 +8,9 @@ import typing
 import pytest
 from temporalio import activity
 
-from activities import errors as activity_errors
 from activities.control import ControlActivities
 from activities.host import HostActivities
 from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
-from workflows import errors
 
 PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities)]
 
@@ -38,9 +36,3 @@ def test_fake_and_real_activities_have_one_contract(fake: type, real: type) -> N
 @pytest.mark.parametrize(("fake", "real"), PAIRS)
 def test_a_method_has_one_name_in_fake_and_real(fake: type, real: type) -> None:
     assert [method.__name__ for method in activities_of(fake)] == [method.__name__ for method in activities_of(real)]
-
-
-def test_activities_and_workflows_name_error_types_alike() -> None:
-    for name in ("INVALID_INPUT", "NOT_FOUND", "REFUSED", "MIGRATION_FAILED", "HOST_UNAVAILABLE", "AMBIGUOUS"):
-        assert getattr(errors, name) == getattr(activity_errors, name)
-    assert errors.DATA_PATH_FAILED == activity_errors.DATA_PATH_FAILED

@@ -61,10 +61,14 @@ class Migration:
     async def result(self, watch: Watcher | None = None) -> MigrationOutcome:
         """Wait for the end; `watch` is called with each Progress meanwhile. Raises one of novacron.errors."""
         with _our_errors(self.id):
+            last = Progress()
             if watch is not None:
-                async for progress in self.follow():
-                    watch(progress)
-            return await self._outcome()
+                async for last in self.follow():
+                    watch(last)
+            outcome = await self._outcome()
+            if watch is not None:
+                watch(last.model_copy(update={"phase": "done", "percent": 100.0, "eta": None, "note": ""}))
+            return outcome
 
     def follow(self, every: float = watch.EVERY) -> AsyncIterator[Progress]:
         """Progress, until the run has ended."""

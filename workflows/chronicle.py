@@ -53,6 +53,8 @@ class Chronicle:
         changes: dict[str, object] = {"phase": phase, "percent": percent, "elapsed": elapsed()}
         if phase != "moving":
             changes |= {"eta": None, "raw_rate": 0.0, "wire_rate": 0.0}
+        if phase == "done":
+            changes |= {"memory_remaining": 0}
         self.progress = self.progress.model_copy(update=changes)
         workflow.upsert_search_attributes([sa.PHASE.value_set(phase), sa.PROGRESS.value_set(percent)])
         self._published = percent

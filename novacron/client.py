@@ -67,7 +67,7 @@ class Migration:
                     watch(last)
             outcome = await self._outcome()
             if watch is not None:
-                watch(last.model_copy(update={"phase": "done", "percent": 100.0, "eta": None, "note": ""}))
+                watch(last.model_copy(update={"phase": "done", "percent": 100.0, "eta": None, "memory_remaining": 0}))
             return outcome
 
     def follow(self, every: float = watch.EVERY) -> AsyncIterator[Progress]:

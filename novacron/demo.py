@@ -200,5 +200,5 @@ def _summary(facts: Facts) -> None:
         console.print(f"problem: {problem}", style="bold red")
     console.print()
     console.print(
-        "The lab stays up. Go on with `novacron migrate counter --to host-a --watch`, end with `novacron lab down`."
+        "The lab stays up. Go on with `novacron migrate counter --to host-a --watch`, or `novacron lab down`."
     )

@@ -191,7 +191,8 @@ class Move:
                 "%s: the link is lost, and libvirt's job cannot end over it: closing the data path", self._vm
             )
             self._around.cut()
-        if waited > END_WITHIN:
+        patience = END_WITHIN if self._sight.state == "running" else END_WITHIN + self._order.policy.resume_within
+        if waited > patience:  # paused for the switch, it may have to wait for the link
             raise kvm.Ambiguous(
                 f"libvirt's migration of {self._vm} has not ended {END_WITHIN:.0f} s after it was aborted",
                 f"Look at it on {self._order.source} with `virsh domjobinfo {self._vm}`.",

@@ -118,6 +118,9 @@ class MigrateVm:
         seconds = elapsed()
         if where.kind == "leftover":
             await self._aftermath.discard(self._ref)
+        if where.switching:
+            self._chronicle.note("the data path was left alone, so that the switch can still end; it ends by itself")
+            self._fail(error, where)
         self._chronicle.enter("cleaning")
         proof = await self._aftermath.close(self._opened)
         if where.kind == "unsettled":  # without its data path the job must come to an end

@@ -41,6 +41,9 @@ class Verdict:
     kind: Kind
     reason: str
     """What each host answered, and what follows from it."""
+    switching: bool = False
+    """The source may be waiting to hear whether the destination has started the VM: it is paused with a job, or silent.
+    If it lost the data path now, libvirt would resume the VM there, whatever the destination did."""
 
     @property
     def worth_another_look(self) -> bool:
@@ -74,7 +77,12 @@ _KINDS: dict[tuple[Presence, Presence], Kind] = {
 
 def judge(source: Answer, destination: Answer) -> Verdict:
     kind = _kind(source, destination)
-    return Verdict(kind, f"{describe(source)}; {describe(destination)}: {_CONCLUSION[kind]}")
+    reason = f"{describe(source)}; {describe(destination)}: {_CONCLUSION[kind]}"
+    return Verdict(kind, reason, switching=isinstance(source, Silence) or _waits(source))
+
+
+def _waits(source: VmSighting) -> bool:
+    return presence(source) == "paused" and source.vm is not None and source.vm.job
 
 
 def describe(answer: Answer) -> str:

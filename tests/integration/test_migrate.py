@@ -13,6 +13,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 from models.datapath import TlsFiles
 from models.migration import MigrationPolicy
+from novacron import watch
 from tests.integration.scene import Scene
 from workers.lab.certificates import Authority
 
@@ -84,6 +85,22 @@ async def test_a_link_cut_for_ten_seconds_in_pre_copy_only_holds_the_move_up(sce
     assert outcome.redials > 0, "the cut was not noticed: nothing was tested"
     assert outcome.digest_verified
     await scene.proved(on=there)
+
+
+async def test_a_cancel_while_the_link_is_cut_ends_the_move_without_waiting_for_the_link(scene: Scene) -> None:
+    here = scene.here()
+    handle = await scene.start(scene.there())
+    await scene.middle(handle)
+    scene.lab.cut()
+    async for progress in watch.follow(scene.nc.client, handle):
+        if "link lost" in progress.note:
+            break
+    await handle.execute_update("cancel", "the link is gone")
+    with pytest.raises(WorkflowFailureError) as failure:
+        await scene.end(handle, within=90)
+    assert cause(failure.value).type == "Cancelled"
+    scene.lab.heal()
+    await scene.proved(on=here)
 
 
 async def test_a_full_destination_is_refused_before_anything_starts(scene: Scene) -> None:

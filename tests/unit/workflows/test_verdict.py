@@ -106,3 +106,14 @@ def test_moved_needs_both_hosts_word() -> None:
         if judge(answer("a", source), answer("b", destination)).kind == "moved":
             assert source in (None, "shutoff", "crashed")
             assert destination in ("running", "blocked", "shutdown")
+
+
+@pytest.mark.parametrize(
+    "destination", [answer("b", None), answer("b", "paused"), answer("b", "running"), Silence("b", "")]
+)
+def test_a_source_paused_with_a_job_or_silent_must_keep_its_data_path(destination: Answer) -> None:
+    assert judge(answer("a", "paused", job=True), destination).switching
+    assert judge(Silence("a", "dead"), destination).switching
+    assert not judge(answer("a", "running", job=True), destination).switching
+    assert not judge(answer("a", "paused"), destination).switching
+    assert not judge(answer("a", None), destination).switching

@@ -119,9 +119,8 @@ def test_a_link_lost_for_seconds_only_holds_the_programs_up(ends: Ends) -> None:
         assert lost.error
     pair.wire.heal()
     transfer.finish()
-    near, _ = pair.status()
-    assert near.state == "connected"
-    assert near.redials >= 3
+    until("every lane is dialled again", lambda: pair.status()[0].redials >= 3)
+    pair.wait_state(pair.source, "connected")
 
 
 def test_a_peer_that_stays_away_fails_the_session_and_closes_the_programs_sockets(ends: Ends) -> None:
@@ -305,7 +304,7 @@ def test_a_source_of_another_migration_or_owner_is_refused(ends: Ends, change: d
     pair = ends()
     pair.start_source(pair.start_destination().port, **change)
     assert words in pair.wait_state(pair.source, "failed").error
-    assert words in control.status(pair.destination).error
+    until("the destination says so", lambda: words in control.status(pair.destination).error)
     assert control.status(pair.destination).state == "waiting"
 
 

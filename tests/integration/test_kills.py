@@ -1,5 +1,5 @@
-"""A part is killed in the middle of a move. Workers, Temporal and streams cost nothing; a data path or the destination's
-QEMU costs the move; nothing costs the VM.
+"""A part is killed in the middle of a move. Workers, Temporal and streams cost nothing; a data path or the
+destination's QEMU costs the move; nothing costs the VM.
 
 Each case kills a real process with SIGKILL (or a real TCP connection) while the guest's memory is on its way.
 """

@@ -10,9 +10,13 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from models.base import AbsolutePath, Address, Count, MigrationId, Model, Name, Port, Seconds, SocketPath, Text
+from models.store import StoreUse
 
 Role = Literal["source", "destination"]
-Codec = Literal["auto", "none", "lz4", "zstd"]
+Codec = Literal["auto", "raw", "none", "lz4", "zstd"]
+"""raw: bytes as they are, not even looked at. none: pages that the far side has are not sent, nothing is compressed."""
+Protection = Literal["tls", "none"]
+Rdma = Literal["never", "auto"]
 PathState = Literal["waiting", "connected", "link-lost", "closed", "failed"]
 
 
@@ -45,9 +49,25 @@ class DataPathConfig(Model):
     port_range: tuple[Port, Port] = (49152, 49407)
     services: Annotated[tuple[Service, ...], Field(min_length=1, max_length=8)]
     tls: TlsFiles
+    more_addresses: Annotated[tuple[Address, ...], Field(max_length=7)] = ()
+    """Further addresses of the destination, on other networks, same port: lanes spread over all of them."""
     lanes: Annotated[int, Field(ge=1, le=16)] = 2
-    """TCP streams from source to destination; one more carries the way back."""
+    """TCP streams from source to destination at the start; one more carries the way back."""
+    max_lanes: Annotated[int, Field(ge=1, le=16)] = 8
+    """Streams it may grow to when the measured rate, round trip and loss say that more would carry more."""
+    rate_limit: Count = 0
+    """Bytes a second on the link, all lanes together; 0 is no bound. Changeable while it runs."""
+    protection: Protection = "tls"
+    """none: frames in the clear, for a network that the site trusts. Both ends must say so."""
+    rdma: Rdma = "auto"
+    """auto: lanes over RDMA where both ends have a usable device and `protection` is none (RDMA is not encrypted)."""
+    queue_pairs: Annotated[int, Field(ge=1, le=512)] = 32
+    """RDMA queue pairs over all lanes."""
     codec: Codec = "auto"
+    page_memory_mib: Annotated[int, Field(ge=0, le=1 << 24)] = 1024
+    """Pages remembered at each end for copies and deltas. Beyond it pages go whole. 0 turns the page stage off."""
+    store: StoreUse | None = None
+    """The host's content store; None: nothing is known from before, and nothing is kept."""
     window_seconds: Annotated[float, Field(gt=0, le=10)] = 0.1
     """Unacknowledged data allowed, as time at the measured link rate (plus the round trip)."""
     batch_bytes: Annotated[int, Field(ge=4096, le=4 << 20)] = 1 << 20
@@ -68,6 +88,33 @@ class DataPathConfig(Model):
         if self.port_range[0] > self.port_range[1]:
             raise ValueError(f"port_range: first {self.port_range[0]} is above last {self.port_range[1]}")
         return self
+
+
+class PageCounts(Model):
+    """What became of the guest's pages and disk blocks. Equal at both ends once everything is delivered."""
+
+    records: Count = 0
+    """Page records seen: zero + same + copied + known + delta + base + fresh."""
+    zero: Count = 0
+    """Zero pages, whether QEMU wrote nine bytes for them or all of it."""
+    same: Count = 0
+    """Unchanged since this address was sent before."""
+    copied: Count = 0
+    """Equal to a page sent before for another address."""
+    known: Count = 0
+    """In the destination's store."""
+    base: Count = 0
+    """Unchanged since the VM's last visit."""
+    delta: Count = 0
+    """Sent as a difference, to what was sent before or to the last visit."""
+    fresh: Count = 0
+    """Sent whole."""
+    literal_bytes: Count = 0
+    """Everything that is no page: headers, device state, doubtful bytes."""
+    resent: Count = 0
+    """Pages the store could not deliver after all."""
+    lost_sync: bool = False
+    """The stream was not understood at some point: from there on bytes are passed through."""
 
 
 class FlowStatus(Model):
@@ -114,4 +161,10 @@ class DataPathStatus(Model):
     unacked_bytes: Count = 0
     codec: str = ""
     """Codec of the newest batch."""
+    lanes: Count = 0
+    """Lanes from source to destination that are wanted now."""
+    carrier: str = ""
+    """What carries the lanes: tls, tcp or rdma; and why not a better one."""
+    rate_limit: Count = 0
+    pages: PageCounts = PageCounts()
     cpu_seconds: float = 0.0

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from models.base import AbsolutePath, Address, Count, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
+from models.store import StoreSettings
 
 
 class HostSettings(Model):
@@ -23,8 +24,13 @@ class HostSettings(Model):
     """Address at which this host's data path listens for incoming migrations."""
     migration_namespace: Name | None = None
     """Network namespace (name under /run/netns) that holds the migration network; None: the worker's own."""
+    more_migration_addresses: Annotated[tuple[Address, ...], Field(max_length=7)] = ()
+    """Further addresses of this host, on other networks: lanes spread over all of them."""
     port_range: tuple[Port, Port] = (49152, 49407)
     tls: TlsFiles
+    trusted_network: bool = False
+    """The migration network may be used without TLS when a policy asks for it."""
+    store: StoreSettings = StoreSettings()
     slots: Annotated[int, Field(ge=1, le=64)] = 8
     """Activities that may run at once on this host."""
     memory_reserve_mib: Count = 256

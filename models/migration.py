@@ -7,20 +7,43 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds, Text
-from models.datapath import Codec, DataPathStatus
+from models.datapath import Codec, DataPathStatus, Protection, Rdma
+from models.store import Scope
+
+
+MoveMode = Literal["pre-copy", "post-copy", "hybrid"]
 
 
 class MigrationPolicy(Model):
     """How the move may be done. Defaults fit a VM on a link of 50 Mbit/s to 10 Gbit/s."""
 
     lanes: Annotated[int, Field(ge=1, le=16)] = 2
-    """TCP streams under TLS. More help on fast or lossy links and cost CPU."""
+    """TCP streams under TLS at the start. More help on fast or lossy links and cost CPU."""
+    max_lanes: Annotated[int, Field(ge=1, le=16)] = 8
+    """Streams the data path may grow to by itself."""
     codec: Codec = "auto"
-    """auto follows the link: lz4 while the CPU is the limit, zstd when the link is."""
+    """auto follows the link: lz4 while the CPU is the limit, zstd when the link is. raw: nothing is looked at."""
+    page_memory_mib: Annotated[int, Field(ge=0, le=1 << 24)] = 1024
+    """Pages remembered at each end for copies and deltas; beyond it pages go whole. 0: none."""
+    store: bool = True
+    """Use, and fill, the content stores of both hosts."""
+    store_scope: Scope = "vm"
+    """Whose pages may serve the move, besides disk images: wider saves more and leaks more."""
+    tenant: Name = "default"
+    mode: MoveMode = "pre-copy"
+    """hybrid: pre-copy first, post-copy when it does not converge. post-copy: after one pass. A VM whose move has
+    switched to post-copy runs at the destination and needs the source until all memory has arrived."""
+    disks: Literal["shared", "copy"] = "shared"
+    """copy: disks that the destination does not see are copied while the VM runs."""
+    protection: Protection = "tls"
+    """none: in the clear, refused unless both hosts' settings trust the migration network."""
+    rdma: Rdma = "auto"
     max_downtime_ms: Annotated[int, Field(ge=1, le=2_000_000)] = 300
     """Longest final pause libvirt may plan for. Smaller: more rounds, longer move."""
     bandwidth_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 0
     """Upper bound for reading guest memory, MiB/s; 0 is no bound."""
+    wire_mib: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Upper bound for the link, MiB/s on the wire; 0 is no bound. Changeable while the move runs."""
     finish_within: Annotated[float, Field(gt=0, le=86400 * 7)] = 6 * 3600
     """Seconds after which the move is given up and the VM stays where it is."""
     resume_within: Annotated[float, Field(gt=0, le=86400)] = 300
@@ -72,6 +95,7 @@ class Endpoint(Model):
 
     address: Address
     port: Port
+    more_addresses: Annotated[tuple[Address, ...], Field(max_length=7)] = ()
 
 
 class OpenPath(Model):

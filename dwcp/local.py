@@ -20,7 +20,7 @@ from dwcp.buffers import BufferPool
 from dwcp.errors import DigestMismatch
 from dwcp.flow import Gate, Reassembly
 from dwcp.outbox import Outbound, Outbox
-from dwcp.transport.frames import Buffer, Ending, Fin, ResetReason
+from dwcp.transport.frames import Buffer, Data, Ending, Fin, ResetReason
 from models.datapath import FlowStatus
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,18 @@ BULK_SERVICES: Final = frozenset({"ram", "nbd"})
 
 
 class Arrived:
-    """One verified batch, decoded: waits for its turn at the gate."""
+    """One batch as a lane left it: waits for its turn to be unpacked, and then at the gate."""
 
-    __slots__ = ("buffer", "digest", "raw")
+    __slots__ = ("body", "buffer", "codec", "digest", "raw", "tokens")
 
-    def __init__(self, raw: Buffer, digest: bytes, buffer: bytearray | None) -> None:
-        self.raw = raw
-        self.digest = digest
+    def __init__(self, data: Data, body: Buffer, buffer: bytearray | None) -> None:
+        self.raw = data.raw_length
+        self.tokens = data.tokens
+        self.codec = data.codec
+        self.digest = data.digest
+        self.body = body
         self.buffer = buffer
-        """The pooled buffer `raw` lies in, None if it does not."""
+        """The pooled buffer `body` lies in, None if it does not."""
 
 
 class Owner(Protocol):
@@ -99,7 +102,7 @@ class Flow:
 
     def arrive(self, seq: int, item: Arrived | Fin) -> bool:
         """A verified frame, from a lane's thread. False: a repeat, or nobody wants it. Raises ProtocolError."""
-        size = len(item.raw) if isinstance(item, Arrived) else 0
+        size = item.raw if isinstance(item, Arrived) else 0
         with self._cond:
             if self._inbound_over:
                 return False
@@ -176,7 +179,7 @@ class Flow:
                     lent, raw = None, memoryview(bytes(raw))
                 else:
                     lent, buffer = buffer, self._owner.pool.take(self._batch_bytes)
-                if not self._owner.outbox.put(self.out, raw, digest, lent):
+                if not self._owner.outbox.put(self.out, raw, filled, digest, lent):
                     return
                 now = time.monotonic()
                 span, flushed = now - flushed, now
@@ -227,7 +230,7 @@ class Flow:
                     return
                 item = self._arrivals.take()
             try:
-                gate.admit(item.raw if isinstance(item, Arrived) else b"", item.digest)
+                gate.admit(item.body if isinstance(item, Arrived) else b"", item.digest)
             except DigestMismatch as error:
                 self._owner.fail(f"flow {self.number} ({self.service}): {error}; start the migration anew")
                 return
@@ -235,11 +238,11 @@ class Flow:
                 self._shutdown(socket.SHUT_WR if item.ending is Ending.HALF else socket.SHUT_RDWR)
             else:
                 try:
-                    self._sock.sendall(item.raw)
+                    self._sock.sendall(item.body)
                 except OSError as error:
                     self._refuse_more(f"the local program no longer reads: {error}")
                     return
-                self.raw_in += len(item.raw)
+                self.raw_in += len(item.body)
                 self.digest_in = gate.digest.hex()
                 if item.buffer is not None:
                     self._owner.pool.give(item.buffer)

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dwcp.buffers import BufferPool
+from dwcp.encoding.codec import Rung
+from dwcp.encoding.packed import Packed
 from dwcp.errors import ProtocolError
 from dwcp.transport import frames
 from dwcp.transport.frames import (
@@ -46,6 +48,17 @@ SMALL_BATCH: Final = 16 << 10
 WAITING_BATCHES: Final = 1
 """Raw batches of one flow that wait for a lane; what waits here is hidden from QEMU just as the window is."""
 CONTROL_FLOW: Final = 0
+PAGE: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Raw bytes of a batch that stay until it is acknowledged: the far store may fail to supply some of its pages."""
+
+    raw: bytearray
+    """A pooled buffer."""
+    refs: tuple[int, ...]
+    """Where in it the pages lie, in the order of the tokens that refer to them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +72,7 @@ class Frame:
     raw: int
     buffer: bytearray | None = None
     """The pooled buffer `body` lies in."""
+    kept: Kept | None = None
     lane: Lane | None = None
     times: int = 0
     busy: bool = False
@@ -71,15 +85,23 @@ class Frame:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Raw bytes as read, waiting for a lane to encode and send them."""
+    """Bytes as read, or their page tokens, waiting for a lane to compress and send them."""
 
     flow: Outbound
     seq: int
-    raw: memoryview
+    body: Buffer
+    raw: int
+    """Bytes as read that it stands for."""
     digest: bytes
     buffer: bytearray | None
-    """The pooled buffer `raw` lies in, None if it has memory of its own."""
+    """The pooled buffer `body` lies in, None if it has memory of its own."""
     small: bool
+    tokens: int = 0
+    codec: Codec | None = None
+    """None: the lane compresses it."""
+    rung: Rung | None = None
+    """The codec chosen for it when it was read; None: the lane asks."""
+    kept: Kept | None = None
     guess: int = 0
     """Wire bytes the window was charged before the true size was known."""
 
@@ -145,20 +167,50 @@ class Outbox:
             self._flows[flow] = out
             return out
 
-    def put(self, out: Outbound, raw: memoryview, digest: bytes, buffer: bytearray | None) -> bool:
+    def put(self, out: Outbound, body: Buffer, raw: int, digest: bytes, buffer: bytearray | None) -> bool:
+        """Hand over one batch as it was read."""
+        return self.put_packed(out, Packed(raw, body, 0, None, None, buffer, ()), digest, None)
+
+    def put_packed(self, out: Outbound, packed: Packed, digest: bytes, kept: Kept | None) -> bool:
         """Hand over one batch; blocks while the flow has enough waiting. False: the flow or session is over."""
         with self._lock:
             while len(out.waiting) >= WAITING_BATCHES and not (out.reset or self._ended):
                 self._room.wait()
             if out.reset or self._ended:
                 return False
-            small = not out.bulk or len(raw) <= SMALL_BATCH
-            out.waiting.append(Batch(out, out.next_seq, raw, digest, buffer, small))
+            small = not out.bulk or len(packed.body) <= SMALL_BATCH
+            out.waiting.append(
+                Batch(
+                    out,
+                    out.next_seq,
+                    packed.body,
+                    packed.consumed,
+                    digest,
+                    packed.buffer,
+                    small,
+                    packed.tokens,
+                    packed.codec,
+                    packed.rung,
+                    kept,
+                )
+            )
             out.next_seq += 1
             if len(out.waiting) == 1:
                 self._ring.append(out)
             self._work.notify_all()
             return True
+
+    def pages(self, flow: int, seq: int, ordinals: tuple[int, ...]) -> list[bytes] | None:
+        """Pages of an unacknowledged batch that the far store could not supply; None: nobody waits for them."""
+        with self._lock:
+            out = self._flows.get(flow)
+            frame = out.unacked.get(seq) if out else None
+            if frame is None or frame.kept is None:
+                return None
+            raw, refs = memoryview(frame.kept.raw), frame.kept.refs
+            if any(ordinal >= len(refs) for ordinal in ordinals):
+                return None
+            return [bytes(raw[refs[ordinal] : refs[ordinal] + PAGE]) for ordinal in ordinals]
 
     def starving(self, out: Outbound) -> bool:
         """A lane waits for work and none of this flow is waiting: send what there is, however little."""
@@ -276,16 +328,16 @@ class Outbox:
 
     def encoded(self, batch: Batch, codec: Codec, body: Buffer, lane: Lane) -> Frame:
         """Register the encoded batch as on its way over `lane`."""
-        start = frames.data_head(batch.flow.flow, batch.seq, codec, len(batch.raw), batch.digest, body)
-        frame = Frame(batch.flow, batch.seq, start, body, len(batch.raw))
-        if codec is Codec.NONE:
+        start = frames.data_head(batch.flow.flow, batch.seq, codec, batch.raw, batch.digest, body, batch.tokens)
+        frame = Frame(batch.flow, batch.seq, start, body, batch.raw, kept=batch.kept)
+        if body is batch.body:
             frame.buffer = batch.buffer
         elif batch.buffer is not None:
             self._pool.give(batch.buffer)
         with self._lock:
             frame.lane, frame.busy, frame.times = lane, True, 1
             out = batch.flow
-            out.share += (frame.size / len(batch.raw) - out.share) / 4
+            out.share += (frame.size / len(batch.body) - out.share) / 4
             if out.reset:
                 frame.done = True
                 out.window.forget(batch.guess)
@@ -345,8 +397,10 @@ class Outbox:
     def _settle(self, frame: Frame) -> int:
         frame.done = True
         frame.flow.unacked_raw -= frame.raw
-        if frame.buffer is not None and not frame.busy:
-            self._pool.give(frame.buffer)
+        if not frame.busy:
+            for buffer in (frame.buffer, frame.kept.raw if frame.kept else None):
+                if buffer is not None:
+                    self._pool.give(buffer)
         return frame.size
 
     def _collect_acks(self) -> bytes:
@@ -371,7 +425,7 @@ class Outbox:
 
     def _may_send(self, out: Outbound) -> bool:
         batch = out.waiting[0]
-        if batch.seq - out.acked >= MAX_UNACKED_FRAMES or out.unacked_raw + len(batch.raw) > MAX_UNACKED_RAW:
+        if batch.seq - out.acked >= MAX_UNACKED_FRAMES or out.unacked_raw + batch.raw > MAX_UNACKED_RAW:
             return False
         return out.window.has_room(self.round_trip)
 
@@ -380,8 +434,8 @@ class Outbox:
         self._ring.remove(out)
         if out.waiting:
             self._ring.append(out)
-        out.unacked_raw += len(batch.raw)
-        batch.guess = HEADER_BYTES + int(len(batch.raw) * out.share)
+        out.unacked_raw += batch.raw
+        batch.guess = HEADER_BYTES + int(len(batch.body) * out.share)
         out.window.sent(batch.guess, now)
         self._room.notify_all()
         return batch

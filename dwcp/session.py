@@ -17,15 +17,17 @@ from typing import Final
 
 from dwcp.buffers import BufferPool
 from dwcp.encoding.chooser import Chooser, allowed_rungs
-from dwcp.encoding.codec import Coder
+from dwcp.encoding.codec import Coder, Rung
 from dwcp.errors import ProtocolError, Refused
 from dwcp.flow import Reassembly
 from dwcp.local import BULK_SERVICES, Arrived, Flow
 from dwcp.outbox import CONTROL_FLOW, Batch, Frame, Outbound, Outbox
 from dwcp.transport import frames
 from dwcp.transport.frames import (
+    CHAINED,
     MAX_FLOWS,
     Ack,
+    Buffer,
     Bye,
     ByeReason,
     Codec,
@@ -66,6 +68,7 @@ class Session:
         self.config = config
         self.instance = os.urandom(16)
         self.peer_instance: bytes | None = None
+        self.offers = ALL_FEATURES
         self.pool = BufferPool(frames.DIGEST_BYTES + config.batch_bytes, keep=64)
         self.outbox = Outbox(config.window_seconds, self.pool)
         self.port = config.port
@@ -210,6 +213,7 @@ class Session:
                 owner_token=self.config.owner_token,
                 instance=self.instance,
                 bound=self.peer_instance,
+                offers=self.offers,
             )
             if isinstance(answer, Welcome):
                 if self.peer_instance is None:
@@ -303,21 +307,30 @@ class Session:
             lane.finish()
 
     def _encode(self, batch: Batch, lane: Lane) -> Frame:
-        size = len(batch.raw)
-        if size < NOT_WORTH_PACKING:
-            return self.outbox.encoded(batch, Codec.NONE, batch.raw, lane)
+        size = len(batch.body)
+        if batch.codec is not None or size < NOT_WORTH_PACKING:
+            return self.outbox.encoded(batch, batch.codec or Codec.NONE, batch.body, lane)
+        rung = batch.rung or self.choose(batch.body)
+        begun, used = time.perf_counter(), time.thread_time()
+        codec, body = self._coder.encode(rung, batch.body)
+        self.observe(rung, size, len(body), time.thread_time() - used, time.perf_counter() - begun)
+        self._codec = rung if codec is not Codec.NONE else "none"
+        return self.outbox.encoded(batch, codec, body, lane)
+
+    def choose(self, body: Buffer) -> Rung:
+        """The codec for the next batch."""
         with self._chooser_lock:
             before = self._chooser.choice
             rung = self._chooser.next(time.monotonic())
             if self._chooser.choice is not before:
                 log.info("codec %s -> %s: %s", before.rung, self._chooser.choice.rung, self._chooser.choice.reason)
-        begun, used = time.perf_counter(), time.thread_time()
-        codec, body = self._coder.encode(rung, batch.raw)
-        if size >= OBSERVED_FROM:
+            return rung
+
+    def observe(self, rung: Rung, raw: int, wire: int, cpu: float, wall: float) -> None:
+        """A batch was compressed."""
+        if raw >= OBSERVED_FROM:
             with self._chooser_lock:
-                self._chooser.observe(rung, size, len(body), time.thread_time() - used, time.perf_counter() - begun)
-        self._codec = rung if codec is not Codec.NONE else "none"
-        return self.outbox.encoded(batch, codec, body, lane)
+                self._chooser.observe(rung, raw, wire, cpu, wall)
 
     def _read_lane(self, lane: Lane) -> None:
         while not self.ended:
@@ -331,11 +344,13 @@ class Session:
                 self._handle(message)
 
     def _arrived(self, data: Data, buffer: bytearray | None) -> None:
-        raw = self._coder.decode(data.codec, data.body, data.raw_length)
-        if raw is not data.body and buffer is not None:
-            self.pool.give(buffer)
-            buffer = None
-        if not self.flow(data.flow).arrive(data.seq, Arrived(raw, data.digest, buffer)) and buffer is not None:
+        body = data.body
+        if data.codec not in CHAINED:  # those are decoded in order, by the flow
+            body = self._coder.decode(data.codec, body, data.unpacked)
+            if body is not data.body and buffer is not None:
+                self.pool.give(buffer)
+                buffer = None
+        if not self.flow(data.flow).arrive(data.seq, Arrived(data, body, buffer)) and buffer is not None:
             self.pool.give(buffer)
 
     def _handle(self, message: Message) -> None:

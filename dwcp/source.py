@@ -203,6 +203,7 @@ class Source:
                         session.peer_instance or UNKNOWN_INSTANCE,
                         number,
                         config.lanes,
+                        session.offers,
                     )
                 )
             )

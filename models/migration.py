@@ -10,7 +10,6 @@ from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds,
 from models.datapath import Codec, DataPathStatus, Protection, Rdma
 from models.store import Scope
 
-
 MoveMode = Literal["pre-copy", "post-copy", "hybrid"]
 
 

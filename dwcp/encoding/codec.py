@@ -13,7 +13,7 @@ import lz4.block
 import zstandard
 
 from dwcp.errors import ProtocolError
-from dwcp.transport.frames import MAX_BATCH, Buffer, Codec
+from dwcp.transport.frames import MAX_TOKENS, Buffer, Codec
 
 Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5"]
 """A codec and its level, from cheapest to smallest."""
@@ -27,7 +27,7 @@ class Coder(threading.local):
 
     def __init__(self) -> None:
         self._pack: dict[Rung, zstandard.ZstdCompressor] = {}
-        self._unpack = zstandard.ZstdDecompressor(max_window_size=2 * MAX_BATCH)
+        self._unpack = zstandard.ZstdDecompressor(max_window_size=2 * MAX_TOKENS)
 
     def encode(self, rung: Rung, raw: Buffer) -> tuple[Codec, Buffer]:
         """The codec used (NONE where `rung` does not pay) and the body; with NONE the body is `raw` itself."""
@@ -47,8 +47,8 @@ class Coder(threading.local):
 
     def decode(self, codec: Codec, body: Buffer, raw_length: int) -> Buffer:
         """The raw bytes; with NONE that is `body` itself. Raises ProtocolError."""
-        if not 1 <= raw_length <= MAX_BATCH:
-            raise ProtocolError(f"a batch of {raw_length} bytes is outside 1..{MAX_BATCH}; close the lane")
+        if not 1 <= raw_length <= MAX_TOKENS:
+            raise ProtocolError(f"a batch of {raw_length} bytes is outside 1..{MAX_TOKENS}; close the lane")
         if codec is Codec.NONE:
             raw = body
         elif codec is Codec.LZ4:

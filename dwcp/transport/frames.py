@@ -28,6 +28,8 @@ MAGIC: Final = 0x4457
 """'DW'."""
 MAX_BATCH: Final = 4 << 20
 """Raw bytes of one DATA frame, and the bound of its encoded body: what does not shrink is sent as it is."""
+MAX_TOKENS: Final = MAX_BATCH + MAX_BATCH // 8 + 4096
+"""Bytes of page tokens of one batch; tokens of what is no page are a little longer than the bytes."""
 MAX_FLOWS: Final = 256
 """Flows of one session, over its whole life. Flow 0, the session's own, comes on top."""
 MAX_UNACKED_FRAMES: Final = 4096
@@ -43,6 +45,7 @@ DIGEST_BYTES: Final = 16
 HEADER = struct.Struct("!HBBIQIIQ")
 HEADER_BYTES: Final = HEADER.size
 _UNSUMMED = struct.Struct("!HBBIQII")
+_TOKENS = struct.Struct("!I")
 _FIN = struct.Struct("!16sB")
 _OPEN = struct.Struct("!II")
 _RESET = struct.Struct("!IB")
@@ -76,7 +79,7 @@ _BOUNDS: Final[dict[int, tuple[int, int]]] = {
     Type.HELLO: (HELLO_BYTES, HELLO_BYTES),
     Type.WELCOME: (WELCOME_BYTES, WELCOME_BYTES),
     Type.REFUSE: (REFUSE_FIXED, REFUSE_FIXED + MAX_TEXT),
-    Type.DATA: (DIGEST_BYTES + 1, DIGEST_BYTES + MAX_BATCH),
+    Type.DATA: (DIGEST_BYTES + 1, DIGEST_BYTES + _TOKENS.size + MAX_TOKENS),
     Type.FIN: (_FIN.size, _FIN.size),
     Type.OPEN: (_OPEN.size + 1, _OPEN.size + MAX_SERVICE),
     Type.RESET: (_RESET.size, _RESET.size + MAX_TEXT),
@@ -90,11 +93,21 @@ _CARRIES_SEQ: Final = frozenset({Type.DATA, Type.FIN, Type.OPEN, Type.RESET})
 
 
 class Codec(IntEnum):
-    """How the body of a DATA frame is encoded. `zstd` at any level decodes alike."""
+    """How the body of a DATA frame is compressed. `zstd` at any level decodes alike.
+
+    A body under CHAIN needs the bodies of its flow before it, down to the one under CHAIN_START that began the chain.
+    """
 
     NONE = 0
     LZ4 = 1
     ZSTD = 2
+    CHAIN_START = 3
+    CHAIN = 4
+
+
+CHAINED: Final = frozenset({Codec.CHAIN_START, Codec.CHAIN})
+PAGES: Final = 0x10
+"""Bit of the codec byte: what the body decodes to are page tokens (docs/dwcp-pages.md), whose length comes first."""
 
 
 class Ending(IntEnum):
@@ -138,6 +151,13 @@ class Data:
     raw_length: int
     digest: bytes
     body: Buffer
+    tokens: int = 0
+    """Bytes of page tokens that the body decodes to, and they to `raw_length` bytes; 0: it is no tokens."""
+
+    @property
+    def unpacked(self) -> int:
+        """Bytes that the body decompresses to."""
+        return self.tokens or self.raw_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,19 +246,22 @@ def head(
     return b"".join((first, checksum.intdigest().to_bytes(8, "big"), payload))
 
 
-def data_head(flow: int, seq: int, codec: Codec, raw_length: int, digest: bytes, body: Buffer) -> bytes:
+def data_head(
+    flow: int, seq: int, codec: Codec, raw_length: int, digest: bytes, body: Buffer, tokens: int = 0
+) -> bytes:
     """All of a DATA frame that precedes its body, so that a large body is never copied."""
-    return head(Type.DATA, digest, body, codec=codec, flow=flow, seq=seq, raw=raw_length)
+    if not tokens:
+        return head(Type.DATA, digest, body, codec=codec, flow=flow, seq=seq, raw=raw_length)
+    first = digest + _TOKENS.pack(tokens)
+    return head(Type.DATA, first, body, codec=codec | PAGES, flow=flow, seq=seq, raw=raw_length)
 
 
 def encode(message: Message) -> bytes:
     """The whole frame of `message`."""
     match message:
         case Data():
-            start = data_head(
-                message.flow, message.seq, message.codec, message.raw_length, message.digest, message.body
-            )
-            return start + bytes(message.body)
+            fields = message.flow, message.seq, message.codec, message.raw_length, message.digest
+            return data_head(*fields, message.body, message.tokens) + bytes(message.body)
         case Fin():
             payload = _FIN.pack(message.digest, message.ending)
             return head(Type.FIN, payload, flow=message.flow, seq=message.seq)
@@ -285,14 +308,24 @@ def decode_header(raw: Buffer) -> Header:
 
 
 def _check_data(codec: int, raw_length: int, body_length: int) -> None:
-    if codec not in (Codec.NONE, Codec.LZ4, Codec.ZSTD):
+    if codec & ~PAGES not in Codec._value2member_map_:
         raise ProtocolError(f"DATA in unknown codec {codec}; close the lane")
     if not 1 <= raw_length <= MAX_BATCH:
         raise ProtocolError(f"DATA of {raw_length} raw bytes is outside 1..{MAX_BATCH}; close the lane")
-    if codec == Codec.NONE and raw_length != body_length:
-        raise ProtocolError(f"plain DATA of {body_length} bytes claims {raw_length}; close the lane")
-    if codec != Codec.NONE and body_length >= raw_length:
-        raise ProtocolError(f"packed DATA of {body_length} bytes is no smaller than {raw_length}; close the lane")
+    if codec & PAGES:
+        if body_length <= _TOKENS.size:
+            raise ProtocolError("DATA of pages without tokens; close the lane")
+    else:
+        _check_body(codec, raw_length, body_length)
+
+
+def _check_body(codec: int, unpacked: int, body_length: int) -> None:
+    if codec == Codec.NONE and unpacked != body_length:
+        raise ProtocolError(f"plain DATA of {body_length} bytes claims {unpacked}; close the lane")
+    if codec in (Codec.LZ4, Codec.ZSTD) and body_length >= unpacked:
+        raise ProtocolError(f"packed DATA of {body_length} bytes is no smaller than {unpacked}; close the lane")
+    if body_length > MAX_TOKENS:
+        raise ProtocolError(f"DATA of {body_length} bytes is longer than {MAX_TOKENS}; close the lane")
 
 
 def verify(raw_header: Buffer, header: Header, payload: Buffer) -> None:
@@ -315,13 +348,21 @@ def decode_payload(header: Header, payload: Buffer) -> Message:
 
 def _decode_data(header: Header, payload: Buffer) -> Data:
     view = memoryview(payload)
+    at, tokens = DIGEST_BYTES, 0
+    if header.codec & PAGES:
+        (tokens,) = _TOKENS.unpack_from(view, at)
+        at += _TOKENS.size
+        if not 1 <= tokens <= MAX_TOKENS:
+            raise ProtocolError(f"{tokens} bytes of page tokens are outside 1..{MAX_TOKENS}; close the lane")
+        _check_body(header.codec & ~PAGES, tokens, header.length - at)
     return Data(
         header.flow,
         header.seq,
-        Codec(header.codec),
+        Codec(header.codec & ~PAGES),
         header.raw_length,
         bytes(view[:DIGEST_BYTES]),
-        view[DIGEST_BYTES:],
+        view[at:],
+        tokens,
     )
 
 

@@ -37,13 +37,19 @@ assert (_HELLO.size, _WELCOME.size, _REFUSE.size) == (
 
 
 class Features(IntFlag):
-    """Codecs a side can decode. Both sides' features are AND-ed; unknown bits are ignored."""
+    """What a side can decode, and take part in. Both sides' features are AND-ed; unknown bits are ignored."""
 
     LZ4 = 1
     ZSTD = 2
+    CHAIN = 4
+    """zstd with a window over many batches of a flow."""
+    PAGES = 8
+    """Page tokens."""
+    STORE = 16
+    """The internal flow over which content stores talk."""
 
 
-ALL_FEATURES: Final = Features.LZ4 | Features.ZSTD
+ALL_FEATURES: Final = Features.LZ4 | Features.ZSTD | Features.CHAIN | Features.PAGES | Features.STORE
 
 
 class RefuseReason(IntEnum):
@@ -148,9 +154,16 @@ def decode_answer(header: Header, payload: Buffer) -> Welcome | Refuse:
 
 
 def judge(
-    hello: Hello, *, migration_id: str, owner_token: int, instance: bytes, bound: bytes | None
+    hello: Hello,
+    *,
+    migration_id: str,
+    owner_token: int,
+    instance: bytes,
+    bound: bytes | None,
+    offers: Features = ALL_FEATURES,
 ) -> Welcome | Refuse:
-    """The destination's answer. `bound` is the source instance of the first HELLO that passed, None before it."""
+    """The destination's answer. `bound` is the source instance of the first HELLO that passed, None before it; `offers`:
+    what this end can take part in."""
     if hello.version < OLDEST_VERSION or hello.oldest > VERSION:
         return Refuse(
             RefuseReason.VERSION,
@@ -169,7 +182,7 @@ def judge(
         return Refuse(RefuseReason.INSTANCE, "the destination's data path was restarted; start the migration anew")
     if not 1 <= hello.lanes <= MAX_LANE or not (hello.lane < hello.lanes or hello.lane == RETURN_LANE):
         return Refuse(RefuseReason.LANE, f"lane {hello.lane} of {hello.lanes} does not exist")
-    return Welcome(min(VERSION, hello.version), hello.features & ALL_FEATURES, instance)
+    return Welcome(min(VERSION, hello.version), hello.features & offers, instance)
 
 
 def _expect(header: Header, type_: Type, length: int) -> None:

@@ -38,6 +38,7 @@ Opening = Hello | Welcome | Refuse
 MESSAGES: dict[str, Message] = {
     "data": Data(7, 0x0102030405060708, Codec.NONE, 5, DIGEST, b"hello"),
     "data-zstd": Data(256, 1, Codec.ZSTD, 4 << 20, DIGEST, b"\x28\xb5\x2f\xfd"),
+    "data-pages": Data(1, 2, Codec.CHAIN_START, 1 << 20, DIGEST, b"\x28\xb5\x2f\xfd", tokens=0x1234),
     "fin": Fin(7, 9, DIGEST, Ending.WHOLE),
     "open": Open(3, 7, 6, "ram"),
     "reset": Reset(4, 7, ResetReason.UNREACHABLE, "no such socket: /run/é"),
@@ -47,7 +48,7 @@ MESSAGES: dict[str, Message] = {
     "bye": Bye(ByeReason.FAILED, "link lost"),
 }
 OPENINGS: dict[str, Opening] = {
-    "hello": Hello("move-0123456789abcdef", 42, bytes(range(16, 32)), bytes(16), 16, 2),
+    "hello": Hello("move-0123456789abcdef", 42, bytes(range(16, 32)), bytes(16), 16, 2, Features.LZ4 | Features.ZSTD),
     "welcome": Welcome(1, Features.LZ4 | Features.ZSTD, bytes(range(32, 48))),
     "refuse": Refuse(RefuseReason.INSTANCE, "the source's data path was restarted"),
 }

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from dwcp.encoding.codec import RUNGS, Rung
+from dwcp.encoding.codec import CHAIN_LEVELS, RUNGS, Rung
 from dwcp.transport.hello import Features
 
 TOLERANCE: Final = 0.985
@@ -148,7 +148,7 @@ class Chooser:
 def allowed_rungs(codec: str, features: Features) -> tuple[Rung, ...]:
     """What the configuration and the peer leave to choose from; never empty."""
     by_name: dict[str, tuple[Rung, ...]] = {"none": ("none",), "lz4": ("lz4",), "zstd": ("zstd1", "zstd3", "zstd5")}
-    wanted = by_name.get(codec, RUNGS)
+    wanted = by_name.get(codec, tuple(rung for rung in RUNGS if rung not in CHAIN_LEVELS))
     fit = tuple(
         rung for rung in wanted if rung == "none" or (Features.LZ4 if rung == "lz4" else Features.ZSTD) in features
     )

@@ -1,4 +1,4 @@
-"""Batches in, bodies of DATA frames out, and back. Each batch stands alone, so lanes work in parallel.
+"""Batches in, bodies of DATA frames out, and back. Each batch stands alone here, so lanes work in parallel.
 
 Invariants: decoding returns exactly `raw_length` bytes or raises ProtocolError, and never allocates more than that,
 whatever the body claims; what does not shrink by MIN_GAIN is sent as it is.
@@ -15,10 +15,12 @@ import zstandard
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_TOKENS, Buffer, Codec
 
-Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5"]
+Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5", "chain3", "chain5", "chain9"]
 """A codec and its level, from cheapest to smallest."""
-RUNGS: Final[tuple[Rung, ...]] = ("none", "lz4", "zstd1", "zstd3", "zstd5")
+RUNGS: Final[tuple[Rung, ...]] = ("none", "lz4", "zstd1", "zstd3", "zstd5", "chain3", "chain5", "chain9")
 LEVELS: Final[dict[Rung, int]] = {"zstd1": 1, "zstd3": 3, "zstd5": 5}
+CHAIN_LEVELS: Final[dict[Rung, int]] = {"chain3": 3, "chain5": 5, "chain9": 9}
+"""These see all batches of a flow, in order (dwcp/encoding/chain.py); the others each batch by itself."""
 MIN_GAIN: Final = 0.03
 
 

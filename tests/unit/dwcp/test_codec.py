@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dwcp.encoding.chooser import DWELL_SECONDS, PRIOR_GAIN, PRIOR_SECONDS, PROBE_EVERY, Chooser, allowed_rungs
-from dwcp.encoding.codec import RUNGS, Coder, Rung
+from dwcp.encoding.codec import CHAIN_LEVELS, Coder, Rung
+from dwcp.encoding.codec import RUNGS as ALL_RUNGS
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_BATCH, Codec
 from dwcp.transport.hello import ALL_FEATURES, Features
 
+RUNGS = tuple(rung for rung in ALL_RUNGS if rung not in CHAIN_LEVELS)
 TEXT = b"a page of a guest, and another one much like it. " * 3000
 
 

@@ -14,14 +14,18 @@ import select
 import socket
 import threading
 import time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from dwcp.buffers import BufferPool
-from dwcp.errors import DigestMismatch
+from dwcp.encoding.packed import Packed
+from dwcp.errors import DigestMismatch, DwcpError, ProtocolError
 from dwcp.flow import Gate, Reassembly
-from dwcp.outbox import Outbound, Outbox
-from dwcp.transport.frames import Buffer, Data, Ending, Fin, ResetReason
+from dwcp.outbox import Kept, Outbound, Outbox
+from dwcp.transport.frames import CHAINED, Buffer, Data, Ending, Fin, ResetReason
 from models.datapath import FlowStatus
+
+if TYPE_CHECKING:
+    from dwcp.encoding.bulk import Packer, Unpacker
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +41,10 @@ BULK_SERVICES: Final = frozenset({"ram", "nbd"})
 class Arrived:
     """One batch as a lane left it: waits for its turn to be unpacked, and then at the gate."""
 
-    __slots__ = ("body", "buffer", "codec", "digest", "raw", "tokens")
+    __slots__ = ("body", "buffer", "codec", "digest", "raw", "seq", "tokens")
 
     def __init__(self, data: Data, body: Buffer, buffer: bytearray | None) -> None:
+        self.seq = data.seq
         self.raw = data.raw_length
         self.tokens = data.tokens
         self.codec = data.codec
@@ -55,6 +60,8 @@ class Owner(Protocol):
     outbox: Outbox
     pool: BufferPool
 
+    def packer(self, flow: Flow) -> Packer | None: ...
+    def unpacker(self, flow: Flow) -> Unpacker | None: ...
     def fail(self, error: str) -> None: ...
     def flow_changed(self) -> None: ...
 
@@ -81,6 +88,7 @@ class Flow:
         self._inbound_over = False
         self._cut = False
         self._threads_left = 0
+        self._unpacker: Unpacker | None = None
 
     # --- called by the session and by lanes ---
 
@@ -165,35 +173,56 @@ class Flow:
         gate = Gate()
         ending = Ending.HALF
         rate = 0.0
+        packer = self._owner.packer(self) if self.out.bulk else None
         flushed = time.monotonic()
         buffer = self._owner.pool.take(self._batch_bytes)
+        held = 0
         while True:
             target = int(min(self._batch_bytes, max(MIN_BATCH, rate * self._batch_seconds)))
-            filled, more = self._fill(memoryview(buffer)[:target], self._sock, self.out)
+            filled, more = self._fill(memoryview(buffer)[:target], held, self._sock, self.out)
             if filled:
                 raw = memoryview(buffer)[:filled]
-                digest = gate.add(raw)
-                self.raw_out += filled
-                self.digest_out = digest.hex()
-                if filled <= MIN_BATCH:  # a small batch must not pin a large buffer until it is acknowledged
-                    lent, raw = None, memoryview(bytes(raw))
+                if packer is None:
+                    packed = Packed(filled, raw, 0, None, None, None, ())
                 else:
-                    lent, buffer = buffer, self._owner.pool.take(self._batch_bytes)
-                if not self._owner.outbox.put(self.out, raw, filled, digest, lent):
+                    packed = packer.pack(raw, flush=more is not None or filled < target)
+                digest = gate.add(raw[: packed.consumed])
+                self.raw_out += packed.consumed
+                self.digest_out = digest.hex()
+                kept, buffer, held = self._part(packed, buffer, filled)
+                if packed.consumed and not self._owner.outbox.put_packed(self.out, packed, digest, kept):
                     return
                 now = time.monotonic()
                 span, flushed = now - flushed, now
                 # A time-weighted average over about 0.1 s: bursts out of a full socket buffer do not count as a rate.
-                rate += (filled / max(span, 1e-6) - rate) * min(1.0, span / 0.1)
+                rate += (packed.consumed / max(span, 1e-6) - rate) * min(1.0, span / 0.1)
             if more is not None:
                 ending = more
                 break
         self.digest_out = gate.digest.hex()
         self._owner.outbox.finish(self.out, gate.digest, ending)
 
-    def _fill(self, view: memoryview, sock: socket.socket, out: Outbound) -> tuple[int, Ending | None]:
-        """Read until `view` is full or the program pauses. (bytes, how it ended or None)."""
-        filled = 0
+    def _part(self, packed: Packed, buffer: bytearray, filled: int) -> tuple[Kept | None, bytearray, int]:
+        """Who keeps the raw buffer: the batch, if its body or wanted pages lie in it, else we read on into it.
+
+        (what the far store may ask for, the buffer to read into, bytes of the next batch that are in it already)
+        """
+        rest = bytes(memoryview(buffer)[packed.consumed : filled])
+        kept, lent = None, False
+        if packed.refs:
+            kept, lent = Kept(buffer, packed.refs), True
+        elif isinstance(packed.body, memoryview) and packed.body.obj is buffer:
+            if packed.consumed <= MIN_BATCH:  # a small batch must not pin a large buffer until it is acknowledged
+                packed.body = memoryview(bytes(packed.body))
+            else:
+                packed.buffer, lent = buffer, True
+        if lent:
+            buffer = self._owner.pool.take(self._batch_bytes)
+        buffer[: len(rest)] = rest
+        return kept, buffer, len(rest)
+
+    def _fill(self, view: memoryview, filled: int, sock: socket.socket, out: Outbound) -> tuple[int, Ending | None]:
+        """Read until `view`, which has `filled` bytes, is full or the program pauses. (bytes, how it ended or None)."""
         while filled < len(view):
             try:
                 got = sock.recv_into(view[filled:], 0, socket.MSG_DONTWAIT if filled else 0)
@@ -230,19 +259,21 @@ class Flow:
                     return
                 item = self._arrivals.take()
             try:
-                gate.admit(item.body if isinstance(item, Arrived) else b"", item.digest)
-            except DigestMismatch as error:
-                self._owner.fail(f"flow {self.number} ({self.service}): {error}; start the migration anew")
+                raw = self._unpack(item) if isinstance(item, Arrived) else b""
+                gate.admit(raw, item.digest)
+            except DwcpError as error:
+                advice = "; start the migration anew" if isinstance(error, DigestMismatch) else ""
+                self._owner.fail(f"flow {self.number} ({self.service}): {error}{advice}")
                 return
             if isinstance(item, Fin):
                 self._shutdown(socket.SHUT_WR if item.ending is Ending.HALF else socket.SHUT_RDWR)
             else:
                 try:
-                    self._sock.sendall(item.body)
+                    self._sock.sendall(raw)
                 except OSError as error:
                     self._refuse_more(f"the local program no longer reads: {error}")
                     return
-                self.raw_in += len(item.body)
+                self.raw_in += len(raw)
                 self.digest_in = gate.digest.hex()
                 if item.buffer is not None:
                     self._owner.pool.give(item.buffer)
@@ -255,6 +286,15 @@ class Flow:
             self._owner.outbox.acknowledge(self.number, acked)
             if isinstance(item, Fin):
                 return
+
+    def _unpack(self, item: Arrived) -> Buffer:
+        if not item.tokens and item.codec not in CHAINED:
+            return item.body
+        if self._unpacker is None:
+            self._unpacker = self._owner.unpacker(self)
+        if self._unpacker is None:
+            raise ProtocolError("page tokens or a chain, which this end has not offered; start the migration anew")
+        return self._unpacker.unpack(item.seq, item.codec, item.tokens, item.raw, item.body)
 
     def _refuse_more(self, text: str) -> None:
         with self._cond:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from dwcp.buffers import BufferPool
 from dwcp.encoding.chooser import Chooser, allowed_rungs
@@ -33,6 +33,7 @@ from dwcp.transport.frames import (
     Codec,
     Data,
     Fin,
+    Leave,
     Message,
     Open,
     Ping,
@@ -50,8 +51,12 @@ from dwcp.transport.hello import (
     Welcome,
     judge,
 )
-from dwcp.transport.lane import Lane
+from dwcp.transport.carrier import Carrier, LaneClosed
+from dwcp.transport.liveness import LANE_TIMEOUT, PATIENCE
 from models.datapath import DataPathConfig, DataPathStatus, PathState
+
+if TYPE_CHECKING:
+    from dwcp.encoding.bulk import Packer, Unpacker
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ NOT_WORTH_PACKING: Final = 512
 OBSERVED_FROM: Final = 32 << 10
 """Smaller batches say little about codec speed."""
 RATE_SECONDS: Final = 1.0
+GOODBYE_POLL: Final = 0.1
 LANE_BYTES: Final = 128 << 30
 """A lane gets a new connection after this: an AES-GCM key must not seal more than 2**24.5 records (RFC 8446, 5.5)."""
 
@@ -70,11 +76,17 @@ class Session:
         self.peer_instance: bytes | None = None
         self.offers = ALL_FEATURES
         self.pool = BufferPool(frames.DIGEST_BYTES + config.batch_bytes, keep=64)
-        self.outbox = Outbox(config.window_seconds, self.pool)
+        self.outbox = Outbox(config.window_seconds, self.pool, config.rate_limit)
         self.port = config.port
         self.trouble = ""
         """The newest thing that kept a peer or a lane out: shown in the status."""
         self.redials = 0
+        self.wanted = config.lanes
+        """Source: forward lanes that there should be now; dwcp/dialler.py decides."""
+        self.carrier_note = ""
+        """Why no better carrier is used, for the status."""
+        self.pressed = False
+        """The link holds bulk back just now, not a program, a bound or our own processors."""
         self.changed = threading.Event()
         """Set at each change the keeper should look at."""
         self.started = time.monotonic()
@@ -84,9 +96,12 @@ class Session:
         self._since = self.started
         """When the state, or all-flows-closed, began."""
         self._flows: dict[int, Flow] = {}
-        self._lanes = config.lanes
-        self._writers: dict[int, Lane] = {}
-        self._readers: dict[int, Lane] = {}
+        self._lanes = (config.lanes, config.lanes)
+        """Forward lanes at the start, and at most; the source's own, or what its first HELLO said."""
+        self._writers: dict[int, Carrier] = {}
+        self._readers: dict[int, Carrier] = {}
+        self._goodbyes: dict[int, Carrier] = {}
+        """Lanes that said LEAVE, by the token that the peer gives back."""
         self._hearing_since: float | None = None
         self._heard = self.started
         self._idle_since: float | None = None
@@ -160,6 +175,14 @@ class Session:
         bulk = self.config.role == "source" and flow.service in BULK_SERVICES  # what comes back is small and urgent
         return self.outbox.open_flow(flow.number, bulk=bulk)
 
+    def packer(self, flow: Flow) -> Packer | None:
+        """Source: what a bulk flow's bytes go through before they wait for a lane."""
+        return None
+
+    def unpacker(self, flow: Flow) -> Unpacker | None:
+        """Destination: the way back."""
+        return None
+
     def control_message(self) -> Open | Reset | None:
         """The next message of flow 0, in order; blocks. None: the session is over. Then call `control_done`."""
         with self._control_ready:
@@ -216,11 +239,13 @@ class Session:
                 offers=self.offers,
             )
             if isinstance(answer, Welcome):
+                lanes = asked.lanes, asked.most
                 if self.peer_instance is None:
-                    self._lanes = asked.lanes
+                    self._lanes = lanes
                     self._bind(asked.instance, answer.features)
-                elif asked.lanes != self._lanes:
-                    return Refuse(RefuseReason.LANE, f"the session has {self._lanes} lanes, not {asked.lanes}")
+                elif lanes != self._lanes:
+                    text = "the session has {} to {} lanes, not {} to {}".format(*self._lanes, *lanes)
+                    return Refuse(RefuseReason.LANE, text)
             return answer
 
     def bind(self, instance: bytes, features: Features) -> None:
@@ -236,15 +261,15 @@ class Session:
         with self._chooser_lock:
             self._chooser = self._new_chooser(features)
 
-    def carry(self, lane: Lane) -> None:
-        """The owner thread of an opened lane stays in here until the lane is lost or the session over."""
+    def carry(self, lane: Carrier) -> None:
+        """The owner thread of an opened lane stays in here until the lane is lost, has left, or the session is over."""
         writes = (lane.number == RETURN_LANE) == (self.config.role == "destination")
         lanes = self._writers if writes else self._readers
         with self._lock:
             old = lanes.get(lane.number)
             lanes[lane.number] = lane
             self._lanes_changed()
-        if old:
+        if old and not old.leaving:
             old.cut("replaced by a newer connection")
         reason = "the session is over"
         try:
@@ -263,9 +288,13 @@ class Session:
                 if lanes.get(lane.number) is lane:
                     del lanes[lane.number]
                 self._lanes_changed()
-            if writes:
+            if lane.left.is_set():
+                self.outbox.lane_left(lane)
+            elif writes:
                 self.outbox.lane_lost(lane)
-        if not self.ended:
+        if lane.left.is_set():
+            log.info("lane %d has left", lane.number)
+        elif not self.ended:
             log.warning("lane %d lost: %s", lane.number, reason)
             self.trouble = f"lane {lane.number} lost: {reason}"
 
@@ -274,13 +303,14 @@ class Session:
         now = time.monotonic()
         if not self._readers:
             self._hearing_since = None
+            self.outbox.deaf()
         elif self._hearing_since is None:
             self._hearing_since = now
         if self.ended:
             return
         state: PathState = self._state
         if state == "waiting":
-            if len(self._readers) + len(self._writers) == self._lanes + 1:
+            if len(self._readers) + len(self._writers) > self._lanes[0]:
                 state = "connected"
         else:
             state = "connected" if self._readers and self._writers else "link-lost"
@@ -291,9 +321,9 @@ class Session:
                 self.trouble = ""
             self.changed.set()
 
-    def _write_lane(self, lane: Lane) -> None:
+    def _write_lane(self, lane: Carrier) -> None:
         carried = 0
-        while carried < LANE_BYTES and (job := self.outbox.next(lane)) is not None:
+        while (job := self.outbox.next(lane)) is not None:
             if isinstance(job, bytes):
                 lane.send(job)
                 self.outbox.count(len(job))
@@ -303,10 +333,36 @@ class Session:
             lane.send(frame.start, frame.body)
             self.outbox.sent(frame)
             carried += frame.size
-        if not lane.doomed:
+            lane.leaving = lane.leaving or carried >= LANE_BYTES
+        if lane.leaving and not (self.ended or lane.doomed):
+            self._say_goodbye(lane)
+        elif not lane.doomed:
             lane.finish()
 
-    def _encode(self, batch: Batch, lane: Lane) -> Frame:
+    def _say_goodbye(self, lane: Carrier) -> None:
+        """Returns once the peer has read all of this lane. Raises OSError, and then what it has not got goes again."""
+        token = time.monotonic_ns()
+        with self._lock:
+            self._goodbyes[token] = lane
+        try:
+            lane.send(frames.encode(Leave(lane.number, token)))
+            deadline = time.monotonic() + LANE_TIMEOUT * PATIENCE
+            while not lane.left.wait(GOODBYE_POLL):
+                if lane.doomed or self.ended or time.monotonic() > deadline:
+                    raise LaneClosed(lane.doomed or "its goodbye was not answered")
+        finally:
+            with self._lock:
+                del self._goodbyes[token]
+
+    def retire(self, number: int) -> None:
+        """The forward lane of this number is to leave; its owner thread then returns from `carry`."""
+        with self._lock:
+            lane = self._writers.get(number)
+        if lane:
+            lane.leaving = True
+            self.outbox.wake()
+
+    def _encode(self, batch: Batch, lane: Carrier) -> Frame:
         size = len(batch.body)
         if batch.codec is not None or size < NOT_WORTH_PACKING:
             return self.outbox.encoded(batch, batch.codec or Codec.NONE, batch.body, lane)
@@ -332,7 +388,7 @@ class Session:
             with self._chooser_lock:
                 self._chooser.observe(rung, raw, wire, cpu, wall)
 
-    def _read_lane(self, lane: Lane) -> None:
+    def _read_lane(self, lane: Carrier) -> None:
         while not self.ended:
             message, buffer, size = lane.read()
             self._heard = time.monotonic()
@@ -340,6 +396,11 @@ class Session:
                 self._wire_in += size
             if isinstance(message, Data):
                 self._arrived(message, buffer)
+            elif isinstance(message, Leave):
+                lane.leaving = True
+                lane.left.set()
+                self.outbox.echo(message.lane, message.token)
+                return
             else:
                 self._handle(message)
 
@@ -376,9 +437,12 @@ class Session:
                 raise ProtocolError(f"{message} is not allowed here; close the lane")
 
     def _echoed(self, pong: Pong) -> None:
-        lane = self._writers.get(pong.lane)
+        with self._lock:
+            lane, leaving = self._writers.get(pong.lane), self._goodbyes.get(pong.token)
         if lane:
             lane.life.echoed = time.monotonic()
+        if leaving:
+            leaving.left.set()
         trip = (time.monotonic_ns() - pong.token) / 1e9
         if 0 < trip < 60 and (self.outbox.round_trip == 0 or trip < self.outbox.round_trip):
             self.outbox.round_trip = trip
@@ -410,6 +474,19 @@ class Session:
             lane.cut("the session is over")
 
     @property
+    def forward(self) -> list[Carrier]:
+        """Living lanes from source to destination."""
+        lanes = self._writers if self.config.role == "source" else self._readers
+        return list(lanes.values())
+
+    @property
+    def carrier(self) -> str:
+        """What carries the lanes, and why not a better one."""
+        lanes = [*self._writers.values(), *self._readers.values()]
+        kinds = "+".join(sorted({lane.kind for lane in lanes}))
+        return f"{kinds} ({self.carrier_note})" if kinds and self.carrier_note else kinds
+
+    @property
     def lanes_alive(self) -> int:
         return len(self._writers) + len(self._readers)
 
@@ -430,8 +507,9 @@ class Session:
             _, out, full = self.outbox.figures()
             queued = sum(lane.queued() for lane in list(self._writers.values()))
             # Only what waits in our kernel waits for the link; the rest of the window waits for the far program.
+            self.pressed = full and queued >= 0.3 * out
             with self._chooser_lock:
-                self._chooser.link(self._rates.delivered, full and queued >= 0.3 * out)
+                self._chooser.link(self._rates.delivered, self.pressed or self.outbox.paced)
 
     def status(self) -> DataPathStatus:
         window, unacked, _ = self.outbox.figures()
@@ -460,6 +538,9 @@ class Session:
             window_bytes=window,
             unacked_bytes=unacked,
             codec=self._codec,
+            lanes=self.wanted if self.config.role == "source" else len(self.forward),
+            carrier=self.carrier,
+            rate_limit=self.outbox.rate_limit,
             cpu_seconds=time.process_time(),
         )
 

@@ -11,8 +11,8 @@
                                             <---   WANT   pages of a batch that my store lost after all
     PAGES  those                            --->
 
-Nothing waits for it: a source that has heard nothing yet sends pages whole. A key is the first 16 bytes of the BLAKE3 of
-a page; its number is its place in everything named by SAME and KEYS, in order.
+Nothing waits for it: a source that has heard nothing yet sends pages whole. A key is the first 16 bytes of the BLAKE3
+of a page; its number is its place in everything named by SAME and KEYS, in order.
 """
 
 from __future__ import annotations

@@ -19,6 +19,14 @@ class Refused(DwcpError):
     """The peer answered `hello` with REFUSE. Trying again cannot help."""
 
 
+class WrongProtection(DwcpError):
+    """One end speaks TLS and the other does not. Before the first welcome trying again cannot help."""
+
+
+class NoRdma(DwcpError):
+    """This lane cannot go over RDMA; the message is the reason. It stays on TCP."""
+
+
 class StartFailed(DwcpError):
     """A data path process could not start; the message quotes why."""
 
@@ -29,3 +37,23 @@ class ControlFailed(DwcpError):
 
 class NotRunning(ControlFailed):
     """No data path process owns this folder."""
+
+
+class StoreFailed(DwcpError):
+    """The content store cannot do what was asked. No move depends on it: it is logged, and pages go whole."""
+
+
+class StoreDamaged(StoreFailed):
+    """A file of the content store is not what was written. What it held is never used again."""
+
+
+class Incomplete(DwcpError):
+    """A file cannot be rebuilt yet: `missing` are the pieces of its recipe that nobody had. What came is kept."""
+
+    def __init__(self, message: str, missing: list[int]) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class TransferFailed(DwcpError):
+    """A file could not be read, sent or taken. Trying again goes on where it ended."""

@@ -15,18 +15,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from dwcp.control import ControlServer, lock_config
+from dwcp.control import ControlServer, Request, lock_config
 from dwcp.destination import Destination
 from dwcp.errors import StartFailed
 from dwcp.session import Session
 from dwcp.source import Source
+from models.base import Count
 from models.datapath import DataPathConfig, DataPathStatus
 
 log = logging.getLogger("dwcp")
 
 TICK: Final = 0.1
+_BYTES: Final = TypeAdapter[int](Count)
 FAREWELL_SECONDS: Final = 1.0
 """How long BYE may take to leave."""
 
@@ -58,10 +60,7 @@ class Keeper:
             while not (self._leave.is_set() or self._signalled):
                 now = time.monotonic()
                 session.tick(now)
-                if isinstance(rim, Destination):
-                    rim.tick(now)
-                elif session.ended:
-                    rim.close()
+                rim.tick(now)
                 if session.lingered(now):
                     break
                 if now - session.started > self._config.lifetime:
@@ -87,8 +86,11 @@ class Keeper:
         """A clean stop, within TICK. Sets no Event: this runs inside the main thread, which may hold its lock."""
         self._signalled = True
 
-    def _handle(self, op: str) -> DataPathStatus:
-        if op == "abort":
+    def _handle(self, request: Request) -> DataPathStatus:
+        op = request.get("op")
+        if op == "limit":
+            self._session.outbox.limit(_BYTES.validate_python(request.get("bytes_per_second")))
+        elif op == "abort":
             self._session.fail("aborted by its host")
         elif op == "stop":
             self._session.close()
@@ -98,7 +100,7 @@ class Keeper:
 
     def _answered(self, op: str) -> None:
         """Only now: the process must not be gone before its last answer is."""
-        if op != "status":
+        if op in ("stop", "abort"):
             self._leave.set()
             self._session.changed.set()
 

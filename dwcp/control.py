@@ -2,6 +2,7 @@
 
     {"op": "status"}                 -> {"ok": DataPathStatus}
     {"op": "stop"} | {"op": "abort"} -> {"ok": DataPathStatus}, then the process ends and its files are gone
+    {"op": "limit", "bytes_per_second": N} -> {"ok": DataPathStatus}: what this end sends is bounded from now on; 0: not
     anything else                    -> {"error": "what was wrong"}
 
 `stop` ends the session on purpose (the peer becomes `closed` if no flow was open); `abort` fails it at both ends. The
@@ -36,12 +37,14 @@ MAX_ANSWER: Final = 1 << 20
 ANSWER_SECONDS: Final = 5.0
 _POLL: Final = 0.02
 
-Handler = Callable[[str], DataPathStatus]
-_JSON: Final = TypeAdapter(dict[str, object])
+Request = dict[str, object]
+Handler = Callable[[Request], DataPathStatus]
+_JSON: Final = TypeAdapter(Request)
 
 
 class ControlServer:
-    """Serves `handler(op)`, which raises ValueError for an unknown op; calls `answered(op)` when the answer is out."""
+    """Serves `handler(request)`, which raises ValueError for one it does not know; calls `answered(op)` when the answer
+    is out."""
 
     def __init__(self, folder: Path, handler: Handler, answered: Callable[[str], None]) -> None:
         self._path = folder / CONTROL
@@ -71,11 +74,11 @@ class ControlServer:
                 sock.settimeout(ANSWER_SECONDS)
                 line = _read_line(sock, MAX_REQUEST)
                 try:
-                    asked = str(_JSON.validate_json(line).get("op"))
+                    asked = _JSON.validate_json(line)
                     answer: dict[str, object] = {"ok": self._handler(asked).model_dump(mode="json")}
-                    op = asked
+                    op = str(asked.get("op"))
                 except ValueError as error:  # pydantic's is one
-                    answer = {"error": f"{error}; ops are status, stop, abort"}
+                    answer = {"error": f"{error}; ops are status, stop, abort, limit"}
                 sock.sendall(json.dumps(answer).encode() + b"\n")
             except OSError as error:
                 log.info("a control client left: %s", error)
@@ -125,6 +128,11 @@ def status(folder: Path | str, timeout: float = ANSWER_SECONDS) -> DataPathStatu
     return _ask(Path(folder), "status", timeout)
 
 
+def limit(folder: Path | str, bytes_per_second: int, timeout: float = ANSWER_SECONDS) -> DataPathStatus:
+    """Bound what this end sends over all its lanes, from now on; 0: no bound. Raises NotRunning, ControlFailed."""
+    return _ask(Path(folder), "limit", timeout, bytes_per_second=bytes_per_second)
+
+
 def stop(folder: Path | str, timeout: float = 10.0, *, abort: bool = False) -> DataPathStatus:
     """Stop it, wait until its process is gone; its last status. Raises NotRunning, ControlFailed."""
     deadline = time.monotonic() + timeout
@@ -136,13 +144,13 @@ def stop(folder: Path | str, timeout: float = 10.0, *, abort: bool = False) -> D
     return last
 
 
-def _ask(folder: Path, op: str, timeout: float) -> DataPathStatus:
+def _ask(folder: Path, op: str, timeout: float, **more: object) -> DataPathStatus:
     path = folder / CONTROL
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(timeout)
             sock.connect(str(path))
-            sock.sendall(json.dumps({"op": op}).encode() + b"\n")
+            sock.sendall(json.dumps({"op": op, **more}).encode() + b"\n")
             line = _read_line(sock, MAX_ANSWER)
         answer = _JSON.validate_json(line)
         if "error" in answer:

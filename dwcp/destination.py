@@ -2,7 +2,9 @@
 
 A connection gets as far as its certificate allows: TLS handshake, then the name in the certificate, then HELLO, each
 within a deadline. Connections that are not through yet are few; when there are too many the oldest gives way, so that
-nobody without a certificate can keep the peer out.
+nobody without a certificate can keep the peer out. With protection none HELLO is all there is.
+
+One port number serves all addresses of the host, so that the source needs to be told only one.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import contextlib
 import errno
 import logging
 import socket
+import struct
 import threading
 import time
 from collections import OrderedDict
 from typing import Final
 
-from dwcp.errors import DwcpError, ProtocolError, Refused, StartFailed
+from dwcp.errors import DwcpError, ProtocolError, Refused, StartFailed, WrongProtection
 from dwcp.security import tls
 from dwcp.session import Session
 from dwcp.transport import hello
@@ -31,75 +34,94 @@ MAX_PENDING: Final = 32
 COMPLAIN_EVERY: Final = 1.0
 DIAL_SECONDS: Final = 5.0
 _HELLO: Final = frozenset({Type.HELLO})
+_CLEAR: Final = b"DW"
+"""What a lane without TLS begins with; a TLS handshake never does."""
 
 
-def listen_tcp(address: str, port: int, port_range: tuple[int, int]) -> socket.socket:
-    """A listener on `port`, or on the first free port of the range. Raises StartFailed."""
-    ports = (port,) if port else range(port_range[0], port_range[1] + 1)
-    for candidate in ports:
-        try:
-            family, kind, proto, _, where = socket.getaddrinfo(
-                address, candidate, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            listener = socket.socket(family, kind, proto)
-        except OSError as error:
-            raise StartFailed(f"cannot listen at {address}: {error}; give an address of this host") from error
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # over a dead session's last connections
-            listener.bind(where)
-            listener.listen(64)
-        except OSError as error:
-            listener.close()
-            if error.errno != errno.EADDRINUSE or port:
-                raise StartFailed(
-                    f"cannot listen at {address} port {candidate}: {error}; give an address of this host, a free port"
-                ) from error
-        else:
-            return listener
-    raise StartFailed(f"no free port at {address} in {port_range[0]}..{port_range[1]}; widen the port range")
+def listen_tcp(addresses: tuple[str, ...], port: int, port_range: tuple[int, int]) -> list[socket.socket]:
+    """Listeners on `port` at every address, or on the first port of the range that is free at all of them.
+
+    Raises StartFailed.
+    """
+    for candidate in (port,) if port else range(port_range[0], port_range[1] + 1):
+        with contextlib.ExitStack() as undo:
+            listeners = []
+            for address in addresses:
+                listener = _listen(address, candidate, must=bool(port))
+                if listener is None:
+                    break
+                listeners.append(undo.enter_context(listener))
+            else:
+                undo.pop_all()
+                return listeners
+    where = " and ".join(addresses)
+    raise StartFailed(f"no free port at {where} in {port_range[0]}..{port_range[1]}; widen the port range")
+
+
+def _listen(address: str, port: int, *, must: bool) -> socket.socket | None:
+    """None: the port is taken there, and it need not be this one."""
+    try:
+        family, kind, proto, _, where = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise StartFailed(f"cannot listen at {address}: {error}; give an address of this host") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # over a dead session's last connections
+        listener.bind(where)
+        listener.listen(64)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE and not must:
+            return None
+        raise StartFailed(
+            f"cannot listen at {address} port {port}: {error}; give an address of this host, a free port"
+        ) from error
+    return listener
 
 
 class Destination:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._config = session.config
-        self._tls = tls.context("destination", self._config.tls)
+        self._tls = tls.context("destination", self._config.tls) if self._config.protection == "tls" else None
         self._paths = {service.name: service.path for service in self._config.services}
         self._stopping = threading.Event()
         self._complained = float("-inf")
         self._lock = threading.Lock()
         self._pending: OrderedDict[socket.socket, float] = OrderedDict()
-        self._listener = listen_tcp(self._config.address, self._config.port, self._config.port_range)
-        session.port = self._listener.getsockname()[1]
+        addresses = tuple(dict.fromkeys((self._config.address, *self._config.more_addresses)))
+        self._listeners = listen_tcp(addresses, self._config.port, self._config.port_range)
+        session.port = self._listeners[0].getsockname()[1]
 
     def start(self) -> None:
-        for name, work in (("accept", self._accept), ("control flow", self._control_flow)):
-            threading.Thread(target=self._run, args=(work,), name=name, daemon=True).start()
+        for listener in self._listeners:
+            threading.Thread(target=self._run, args=(self._accept, listener), name="accept", daemon=True).start()
+        threading.Thread(target=self._run, args=(self._control_flow,), name="control flow", daemon=True).start()
 
     def close(self) -> None:
         """Take no more lanes. Idempotent."""
         self._stopping.set()
-        try:
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
-        except OSError:
-            return  # closed before
-        finally:
-            self._listener.close()
+        for listener in self._listeners:
+            with contextlib.suppress(OSError):  # closed before
+                listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+            listener.close()
 
-    def _run(self, work: object) -> None:
+    def _run(self, work: object, *args: object) -> None:
         assert callable(work)
         try:
-            work()
+            work(*args)
         except Exception as error:  # a bug must end the session, not silently one thread
             log.exception("destination")
             self._session.fail(f"destination: {type(error).__name__}: {error}")
 
     # --- lanes ---
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         while not self._stopping.is_set():
             try:
-                sock, where = self._listener.accept()
+                sock, where = listener.accept()
             except OSError as error:
                 if self._stopping.is_set():
                     return
@@ -136,7 +158,7 @@ class Destination:
         lane, trouble = None, ""
         try:
             lane = self._open(sock)
-        except (OSError, ProtocolError, Refused) as error:
+        except (OSError, ProtocolError, WrongProtection, Refused) as error:
             trouble = f"connection from {where} turned away: {error}"
         except Exception as error:  # whatever a stranger managed to break is his connection only
             trouble = f"connection from {where}: {type(error).__name__}: {error}"
@@ -153,16 +175,24 @@ class Destination:
                 log.warning("%s", trouble)
 
     def _open(self, sock: socket.socket) -> Lane:
-        """Raises OSError (ssl errors are), ProtocolError, and Refused once the peer was told why."""
+        """Raises OSError (ssl errors are), ProtocolError, WrongProtection, and Refused once the peer was told why."""
         session = self._session
         with contextlib.ExitStack() as undo:
             undo.enter_context(sock)
             sock.settimeout(HANDSHAKE_SECONDS)
             tune(sock)
-            secured = undo.enter_context(self._tls.wrap_socket(sock, server_side=True))
-            wrong_name = tls.wrong_name(secured, self._config.peer_name)
-            lane = Lane(secured, session.pool)
-            header, payload = lane.read_hello(_HELLO)
+            wrong_name = None
+            if self._tls:
+                self._check_it_shakes_hands(sock)
+                secured = undo.enter_context(self._tls.wrap_socket(sock, server_side=True))
+                wrong_name = tls.wrong_name(secured, self._config.peer_name)
+                sock = secured
+            lane = Lane(sock, session.pool)
+            try:
+                header, payload = lane.read_hello(_HELLO)
+            except WrongProtection as error:
+                self._refuse_in_clear(sock, str(error))
+                raise
             if wrong_name:
                 answer: Welcome | Refuse = Refuse(RefuseReason.NAME, wrong_name)
             else:
@@ -176,6 +206,20 @@ class Destination:
             lane.settimeout(LANE_TIMEOUT)
             undo.pop_all()
             return lane
+
+    def _check_it_shakes_hands(self, sock: socket.socket) -> None:
+        """Raises WrongProtection, having told a peer that speaks in the clear."""
+        if sock.recv(len(_CLEAR), socket.MSG_PEEK)[:1] == _CLEAR[:1]:
+            text = "the peer speaks in the clear, this end has protection tls; give both ends the same"
+            self._refuse_in_clear(sock, text)
+            raise WrongProtection(text)
+
+    def _refuse_in_clear(self, sock: socket.socket, text: str) -> None:
+        """So that neither kind of peer waits: one reads why, the other meets what is no TLS."""
+        lane = Lane(sock, self._session.pool)
+        lane.send(hello.encode_answer(Refuse(RefuseReason.PROTECTION, text)))
+        lane.finish()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # who stays is cut off
 
     # --- local connections ---
 

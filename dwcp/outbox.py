@@ -1,13 +1,13 @@
 """Everything that waits to be sent, and everything sent that is not acknowledged yet.
 
 Local readers put raw batches in (and block when a flow has enough waiting: that is the back-pressure QEMU feels); lane
-threads ask `next` what to do and carry it out. Order of preference: ping, echoes, acknowledgements, frames to send
-again and messages of flow 0, small batches, bulk. Each flow has its own window, so a flow whose far program does not
-read holds up nobody else.
+threads ask `next` what to do and carry it out. Order of preference: ping, echoes, acknowledgements, messages of flow 0,
+frames to send again, small batches and urgent flows, bulk. Each flow has its own window, so a flow whose far program
+does not read holds up nobody else. What is bulk waits for the rate limit, if there is one; the rest is only charged.
 
 Invariants: sequence numbers are given in reading order; a frame stays here, encoded, until it is acknowledged; the
-frames of a lost lane are put back first, lowest number first; per flow never more than MAX_UNACKED_FRAMES frames and
-MAX_UNACKED_RAW raw bytes are unacknowledged.
+frames of a lost lane go again before anything new, lowest number first, once the peer had time to acknowledge what it
+has got of them; per flow never more than MAX_UNACKED_FRAMES frames and MAX_UNACKED_RAW raw bytes are unacknowledged.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from dwcp.encoding.codec import Rung
 from dwcp.encoding.packed import Packed
 from dwcp.errors import ProtocolError
 from dwcp.transport import frames
+from dwcp.transport.carrier import Carrier
 from dwcp.transport.frames import (
     HEADER_BYTES,
+    MAX_BATCH,
     MAX_UNACKED_FRAMES,
     MAX_UNACKED_RAW,
     Ack,
@@ -38,8 +40,8 @@ from dwcp.transport.frames import (
     Reset,
     ResetReason,
 )
-from dwcp.transport.lane import Lane
 from dwcp.transport.liveness import PING_EVERY
+from dwcp.transport.rate import BURST_SECONDS, Pacer
 from dwcp.transport.window import Window
 
 ACK_EVERY: Final = 0.003
@@ -47,6 +49,17 @@ ACK_EVERY: Final = 0.003
 SMALL_BATCH: Final = 16 << 10
 WAITING_BATCHES: Final = 1
 """Raw batches of one flow that wait for a lane; what waits here is hidden from QEMU just as the window is."""
+URGENT_SECONDS: Final = 0.02
+"""Window of a flow that is urgent: what is asked for must not wait behind what is not."""
+URGENT_UNSENT: Final = 32 << 10
+"""Kernel's unsent backlog of each lane from then on."""
+MAX_PONGS: Final = 64
+LEAST_BATCH: Final = 32 << 10
+"""Batches get no smaller than this for the sake of a rate limit; above SMALL_BATCH."""
+SETTLE_SECONDS: Final = 0.02
+"""After a lane was lost: what the peer has got of its frames is acknowledged within this and a round trip."""
+DEAF_SECONDS: Final = 1.0
+"""The same while no acknowledgement can come, as the way back is being dialled."""
 CONTROL_FLOW: Final = 0
 PAGE: Final = 4096
 
@@ -73,7 +86,7 @@ class Frame:
     buffer: bytearray | None = None
     """The pooled buffer `body` lies in."""
     kept: Kept | None = None
-    lane: Lane | None = None
+    lane: Carrier | None = None
     times: int = 0
     busy: bool = False
     done: bool = False
@@ -120,6 +133,8 @@ class Outbound:
     unacked_raw: int = 0
     unacked: dict[int, Frame] = field(default_factory=dict)
     waiting: deque[Batch] = field(default_factory=deque)
+    urgent: bool = False
+    """Goes before other bulk, with a short window: see `hasten`."""
     finished: bool = False
     """FIN is sent; nothing follows."""
     reset: bool = False
@@ -134,7 +149,7 @@ Job = bytes | Frame | Batch
 
 
 class Outbox:
-    def __init__(self, window_seconds: float, pool: BufferPool) -> None:
+    def __init__(self, window_seconds: float, pool: BufferPool, rate_limit: int = 0) -> None:
         self._seconds = window_seconds
         self._pool = pool
         lock = threading.Lock()
@@ -145,10 +160,18 @@ class Outbox:
         self._flows: dict[int, Outbound] = {}
         self._ring: deque[Outbound] = deque()
         self._ready: deque[Frame] = deque()
+        """Messages of flow 0, and FINs."""
+        self._again: deque[Frame] = deque()
+        """Batches of lost lanes, lowest number first, from `_again_from` on."""
+        self._again_from = 0.0
+        self._deaf = True
+        self._pacer = Pacer(rate_limit)
+        self._unsent = 0
         self._acks: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._ack_due = 0.0
         self._pongs: dict[int, int] = {}
+        """Token to lane."""
         self._farewell: bytes | None = None
         self._ended = False
         self.round_trip = 0.0
@@ -197,7 +220,7 @@ class Outbox:
             out.next_seq += 1
             if len(out.waiting) == 1:
                 self._ring.append(out)
-            self._work.notify_all()
+            self._work.notify()
             return True
 
     def pages(self, flow: int, seq: int, ordinals: tuple[int, ...]) -> list[bytes] | None:
@@ -214,7 +237,44 @@ class Outbox:
 
     def starving(self, out: Outbound) -> bool:
         """A lane waits for work and none of this flow is waiting: send what there is, however little."""
-        return self._idle_lanes > 0 and not out.waiting
+        if self._idle_lanes == 0 or out.waiting:
+            return False
+        return not out.bulk or self._pacer.wait(time.monotonic()) == 0
+
+    def batch_bound(self, out: Outbound) -> int:
+        """Raw bytes that a batch of `out` should not exceed now: what follows must not wait long for it."""
+        limit = self._pacer.limit
+        if not (limit and out.bulk):
+            return MAX_BATCH
+        return max(LEAST_BATCH, min(MAX_BATCH, int(limit * BURST_SECONDS / max(out.share, 0.01))))
+
+    def hasten(self, out: Outbound) -> None:
+        """What `out` sends is waited for from now on (post-copy): it goes before other bulk, and little queues up."""
+        with self._lock:
+            out.urgent = True
+            out.window.seconds = min(out.window.seconds, URGENT_SECONDS)
+            self._unsent = URGENT_UNSENT
+            self._work.notify_all()
+
+    def limit(self, bytes_per_second: int) -> None:
+        """Bound what all lanes together send; 0 is no bound."""
+        with self._lock:
+            self._pacer.change(bytes_per_second, time.monotonic())
+            self._work.notify_all()
+
+    @property
+    def rate_limit(self) -> int:
+        return self._pacer.limit
+
+    @property
+    def paced(self) -> bool:
+        """The rate limit holds bulk back now."""
+        return self._pacer.wait(time.monotonic()) > 0
+
+    def wake(self) -> None:
+        """Lanes look again: one of them is to leave."""
+        with self._lock:
+            self._work.notify_all()
 
     def finish(self, out: Outbound, digest: bytes, ending: Ending) -> None:
         with self._lock:
@@ -249,13 +309,15 @@ class Outbox:
         with self._lock:
             self._acks[flow] = seq
             if not self._dirty:
-                self._work.notify_all()
+                self._work.notify()
             self._dirty.add(flow)
 
     def echo(self, lane: int, token: int) -> None:
         with self._lock:
-            self._pongs[lane] = token
-            self._work.notify_all()
+            self._pongs[token] = lane
+            if len(self._pongs) > MAX_PONGS:
+                del self._pongs[next(iter(self._pongs))]
+            self._work.notify()
 
     def end(self, farewell: bytes | None) -> None:
         """Every lane says `farewell` once and gets no more work; blocked readers return."""
@@ -272,6 +334,8 @@ class Outbox:
         now = time.monotonic()
         over = []
         with self._lock:
+            if self._deaf:  # it tells all that the peer has got: what is left to be sent again can go
+                self._deaf, self._again_from = False, now
             for flow, seq in entries:
                 out = self._flows.get(flow)
                 if out is None or seq > out.next_seq:
@@ -289,30 +353,45 @@ class Outbox:
                 self.delivered += size
                 if out.over:
                     over.append(out)
-            self._work.notify_all()
+            if self._ready or self._again or self._ring:
+                self._work.notify()
         return over
 
     # --- what lane threads ask ---
 
-    def next(self, lane: Lane) -> Job | None:
+    def deaf(self) -> None:
+        """The last lane of the other direction is gone: no acknowledgement can come for a while."""
+        with self._lock:
+            self._deaf = True
+
+    def next(self, lane: Carrier) -> Job | None:
         """The lane's next job; blocks. bytes: send them. Frame: send, then `sent`. Batch: encode, `encoded`, send,
         `sent`. None: the lane is to end."""
         with self._lock:
             while True:
                 if lane.doomed:
+                    self._work.notify()  # what this one was woken for is another's
                     return None
                 if self._ended:
                     if self._farewell is None or lane.farewell_said:
                         return None
                     lane.farewell_said = True
                     return self._farewell
+                if lane.leaving:
+                    self._work.notify()
+                    return None
+                if lane.unsent != self._unsent:
+                    lane.keep_unsent(self._unsent)
                 now = time.monotonic()
+                if lane.next_ping == 0.0 and self._deaf:
+                    self._again_from = max(self._again_from, now + DEAF_SECONDS)
                 if now >= lane.next_ping:
                     lane.next_ping = now + PING_EVERY
                     self._dirty.update(self._acks)
                     return frames.encode(Ping(lane.number, time.monotonic_ns()))
                 if self._pongs:
-                    return frames.encode(Pong(*self._pongs.popitem()))
+                    token, number = self._pongs.popitem()
+                    return frames.encode(Pong(number, token))
                 wait_until = lane.next_ping
                 if self._dirty:
                     if now >= self._ack_due:
@@ -321,12 +400,18 @@ class Outbox:
                     wait_until = min(wait_until, self._ack_due)
                 job = self._pick(lane, now)
                 if job is not None:
+                    if self._idle_lanes and (self._dirty or self._ready or any(map(self._may_send, self._ring))):
+                        self._work.notify()  # one lane is woken for each piece of work, and wakes the next
                     return job
+                if self._again:
+                    wait_until = min(wait_until, max(self._again_from, now + self._pacer.wait(now)))
+                elif self._ring:
+                    wait_until = min(wait_until, now + (self._pacer.wait(now) or PING_EVERY))
                 self._idle_lanes += 1
                 self._work.wait(max(0.0, wait_until - now))
                 self._idle_lanes -= 1
 
-    def encoded(self, batch: Batch, codec: Codec, body: Buffer, lane: Lane) -> Frame:
+    def encoded(self, batch: Batch, codec: Codec, body: Buffer, lane: Carrier) -> Frame:
         """Register the encoded batch as on its way over `lane`."""
         start = frames.data_head(batch.flow.flow, batch.seq, codec, batch.raw, batch.digest, body, batch.tokens)
         frame = Frame(batch.flow, batch.seq, start, body, batch.raw, kept=batch.kept)
@@ -337,6 +422,7 @@ class Outbox:
         with self._lock:
             frame.lane, frame.busy, frame.times = lane, True, 1
             out = batch.flow
+            self._pacer.charge(frame.size - batch.guess, time.monotonic())
             out.share += (frame.size / len(batch.body) - out.share) / 4
             if out.reset:
                 frame.done = True
@@ -357,16 +443,25 @@ class Outbox:
         """A frame that `next` gave as bytes went out."""
         with self._lock:
             self.wire_out += size
+            self._pacer.charge(size, time.monotonic())
 
-    def lane_lost(self, lane: Lane) -> None:
-        """Everything that went over `lane` and is not acknowledged goes again, before anything new."""
+    def lane_lost(self, lane: Carrier) -> None:
+        """Everything that went over `lane` and stays unacknowledged goes again, before anything new."""
         with self._lock:
-            lost = [f for out in self._flows.values() for f in out.unacked.values() if f.lane is lane]
-            lost.sort(key=lambda frame: (frame.flow.flow, frame.seq), reverse=True)
-            for frame in lost:
-                frame.lane, frame.busy = None, False
-                self._ready.appendleft(frame)
+            lost = self._release(lane)
+            small, large = [f for f in lost if not f.body], [f for f in lost if f.body]
+            self._ready.extendleft(reversed(small))
+            if large:
+                self._again = deque(sorted([*self._again, *large], key=lambda frame: (frame.flow.flow, frame.seq)))
+                wait = DEAF_SECONDS if self._deaf else self.round_trip + SETTLE_SECONDS
+                self._again_from = max(self._again_from, time.monotonic() + wait)
             self._dirty.update(self._acks)
+            self._work.notify_all()
+
+    def lane_left(self, lane: Carrier) -> None:
+        """The peer has read everything that went over `lane`: its frames wait for nothing but acknowledgements."""
+        with self._lock:
+            self._release(lane)
             self._work.notify_all()
 
     # --- figures ---
@@ -386,13 +481,20 @@ class Outbox:
 
     # --- inside the lock ---
 
+    def _release(self, lane: Carrier) -> list[Frame]:
+        """Unacknowledged frames of `lane`, which is gone; lowest number first."""
+        frames_of = [f for out in self._flows.values() for f in out.unacked.values() if f.lane is lane]
+        for frame in frames_of:
+            frame.lane, frame.busy = None, False
+        return sorted(frames_of, key=lambda frame: (frame.flow.flow, frame.seq))
+
     def _enqueue(self, out: Outbound, encoded: bytes) -> None:
         frame = Frame(out, out.next_seq, encoded, b"", 0)
         out.unacked[out.next_seq] = frame
         out.next_seq += 1
         out.window.sent(frame.size, time.monotonic())
         self._ready.append(frame)
-        self._work.notify_all()
+        self._work.notify()
 
     def _settle(self, frame: Frame) -> int:
         frame.done = True
@@ -408,19 +510,30 @@ class Outbox:
         self._dirty.clear()
         return frames.encode(Ack(entries))
 
-    def _pick(self, lane: Lane, now: float) -> Job | None:
-        while self._ready:
-            frame = self._ready.popleft()
+    def _pick(self, lane: Carrier, now: float) -> Job | None:
+        frame = self._first(self._ready)
+        paced = self._pacer.wait(now) > 0
+        if frame is None and not paced and now >= self._again_from:
+            frame = self._first(self._again)
+        if frame is not None:
+            frame.lane, frame.busy = lane, True
+            frame.times += 1
+            self._pacer.charge(frame.size, now)
+            return frame
+        for first in (True, False):
+            for out in self._ring:
+                if (out.urgent or out.waiting[0].small) != first or (paced and out.bulk):
+                    continue
+                if self._may_send(out):
+                    return self._take(out, now)
+        return None
+
+    def _first(self, queue: deque[Frame]) -> Frame | None:
+        """The first that is not acknowledged meanwhile."""
+        while queue:
+            frame = queue.popleft()
             if not frame.done:
-                frame.lane, frame.busy = lane, True
-                frame.times += 1
                 return frame
-        for out in self._ring:
-            if out.waiting[0].small and self._may_send(out):
-                return self._take(out, now)
-        for out in self._ring:
-            if self._may_send(out):
-                return self._take(out, now)
         return None
 
     def _may_send(self, out: Outbound) -> bool:
@@ -437,5 +550,6 @@ class Outbox:
         out.unacked_raw += batch.raw
         batch.guess = HEADER_BYTES + int(len(batch.body) * out.share)
         out.window.sent(batch.guess, now)
+        self._pacer.charge(batch.guess, now)
         self._room.notify_all()
         return batch

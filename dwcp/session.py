@@ -23,6 +23,7 @@ from dwcp.flow import Reassembly
 from dwcp.local import BULK_SERVICES, Arrived, Flow
 from dwcp.outbox import CONTROL_FLOW, Batch, Frame, Outbound, Outbox
 from dwcp.transport import frames
+from dwcp.transport.carrier import Carrier, LaneClosed
 from dwcp.transport.frames import (
     CHAINED,
     MAX_FLOWS,
@@ -51,7 +52,6 @@ from dwcp.transport.hello import (
     Welcome,
     judge,
 )
-from dwcp.transport.carrier import Carrier, LaneClosed
 from dwcp.transport.liveness import LANE_TIMEOUT, PATIENCE
 from models.datapath import DataPathConfig, DataPathStatus, PathState
 
@@ -260,6 +260,11 @@ class Session:
         self.peer_instance = instance
         with self._chooser_lock:
             self._chooser = self._new_chooser(features)
+
+    def expect(self, lanes: int, most: int) -> None:
+        """Source: how many forward lanes there are at the start, and at most."""
+        self._lanes = lanes, most
+        self.wanted = lanes
 
     def carry(self, lane: Carrier) -> None:
         """The owner thread of an opened lane stays in here until the lane is lost, has left, or the session is over."""

@@ -1,4 +1,4 @@
-"""The source's rim: it listens on the services' UNIX sockets, numbers what it accepts, and dials every lane.
+"""The source's rim: it listens on the services' UNIX sockets, numbers what it accepts, and has lanes dialled.
 
 A socket gets the owner and group of its folder and mode 0660: whoever makes the folder decides who may connect. That
 must not be everybody, as the other end of these sockets is the peer's libvirt and QEMU.
@@ -6,34 +6,19 @@ must not be everybody, as the other end of these sockets is the peer's libvirt a
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
 import socket
-import ssl
 import threading
-import time
 from pathlib import Path
-from typing import Final
 
-from dwcp.errors import DwcpError, ProtocolError, Refused, StartFailed
-from dwcp.security import tls
+from dwcp.dialler import Dialler
+from dwcp.errors import DwcpError, StartFailed
 from dwcp.session import Session
-from dwcp.transport import hello
-from dwcp.transport.frames import Reset, Type
-from dwcp.transport.hello import RETURN_LANE, UNKNOWN_INSTANCE, Hello, Refuse
-from dwcp.transport.lane import HANDSHAKE_SECONDS, Lane, tune
-from dwcp.transport.liveness import LANE_TIMEOUT
+from dwcp.transport.frames import Reset
 
 log = logging.getLogger(__name__)
-
-FIRST_WAIT: Final = 0.1
-LONGEST_WAIT: Final = 2.0
-REFUSED_FOR: Final = 15.0
-"""A link that is lost does not answer. A host that answers for so long that nobody listens has lost our peer, which
-listens as long as it lives; only a firewall that reloads refuses like that, and briefly."""
-_ANSWERS: Final = frozenset({Type.WELCOME, Type.REFUSE})
 
 
 def listen_unix(path: str, mode: int) -> socket.socket:
@@ -60,11 +45,10 @@ class Source:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._config = session.config
-        self._tls = tls.context("source", self._config.tls)
         self._listeners: list[tuple[socket.socket, str, str]] = []
         self._waker, self._wake = socket.socketpair()
         self._stopping = threading.Event()
-        self._refused_since: float | None = None
+        self._dialler = Dialler(session, self._stopping, self._run)
         try:
             for service in self._config.services:
                 self._listeners.append((listen_unix(service.path, 0o660), service.path, service.name))
@@ -73,13 +57,16 @@ class Source:
             raise
 
     def start(self) -> None:
-        numbers = [*range(self._config.lanes), RETURN_LANE]
-        for name, work, args in (
-            ("accept", self._accept, ()),
-            ("control flow", self._control_flow, ()),
-            *((f"lane {number}", self._keep_lane, (number,)) for number in numbers),
-        ):
-            threading.Thread(target=self._run, args=(work, args), name=name, daemon=True).start()
+        for name, work in (("accept", self._accept), ("control flow", self._control_flow)):
+            threading.Thread(target=self._run, args=(work, ()), name=name, daemon=True).start()
+        self._dialler.start()
+
+    def tick(self, now: float) -> None:
+        """The keeper's part."""
+        if self._session.ended:
+            self.close()
+        else:
+            self._dialler.tick(now)
 
     def close(self) -> None:
         """Take no more connections and dial no more; leave no file. Idempotent."""
@@ -135,82 +122,3 @@ class Source:
             if isinstance(message, Reset):
                 self._session.apply_reset(message)
             self._session.control_done()
-
-    # --- lanes ---
-
-    def _keep_lane(self, number: int) -> None:
-        """Dial, carry, dial again, until the session is over."""
-        session = self._session
-        wait = FIRST_WAIT
-        opened_before = False
-        while not session.ended:
-            try:
-                lane = self._dial(number)
-            except (ssl.SSLCertVerificationError, Refused) as error:
-                self._turned_away(number, error)
-            except (OSError, ProtocolError) as error:
-                session.trouble = f"lane {number} to {self._config.address} port {self._config.port}: {error}"
-                log.info("%s", session.trouble)
-                self._nobody_there(isinstance(error, ConnectionRefusedError))
-            else:
-                self._refused_since = None
-                if opened_before:
-                    session.redials += 1
-                opened_before, wait = True, FIRST_WAIT
-                session.carry(lane)
-            self._stopping.wait(wait)
-            wait = min(LONGEST_WAIT, wait * 2)
-
-    def _turned_away(self, number: int, error: Exception) -> None:
-        """Trying again cannot help before the first welcome. Later a wrong certificate may be a wrong route."""
-        text = f"{self._config.peer_name} at {self._config.address} port {self._config.port}: {error}"
-        if isinstance(error, Refused) or self._session.peer_instance is None:
-            self._session.fail(text)
-        else:
-            self._session.trouble = f"lane {number}: {text}"
-            log.error("%s", self._session.trouble)
-
-    def _nobody_there(self, refused: bool) -> None:
-        """Give up when every dial has been refused for REFUSED_FOR, instead of waiting for a link that is not lost."""
-        now = time.monotonic()
-        if not refused or self._session.lanes_alive or self._session.peer_instance is None:
-            self._refused_since = None
-        elif self._refused_since is None:
-            self._refused_since = now
-        elif now - self._refused_since > REFUSED_FOR:
-            where = f"{self._config.address} port {self._config.port}"
-            self._session.fail(
-                f"the data path of {self._config.peer_name} has ended: nobody listens at {where} any more"
-            )
-
-    def _dial(self, number: int) -> Lane:
-        """Raises OSError (ssl errors are), ProtocolError, Refused."""
-        config, session = self._config, self._session
-        with contextlib.ExitStack() as undo:
-            sock = undo.enter_context(
-                socket.create_connection((config.address, config.port), timeout=HANDSHAKE_SECONDS)
-            )
-            tune(sock)
-            secured = undo.enter_context(self._tls.wrap_socket(sock, server_hostname=config.peer_name))
-            secured.settimeout(HANDSHAKE_SECONDS)
-            lane = Lane(secured, session.pool, number)
-            lane.send(
-                hello.encode_hello(
-                    Hello(
-                        config.migration_id,
-                        config.owner_token,
-                        session.instance,
-                        session.peer_instance or UNKNOWN_INSTANCE,
-                        number,
-                        config.lanes,
-                        session.offers,
-                    )
-                )
-            )
-            answer = hello.decode_answer(*lane.read_hello(_ANSWERS))
-            if isinstance(answer, Refuse):
-                raise Refused(f"refused ({answer.reason.name.lower()}): {answer.text}")
-            session.bind(answer.instance, answer.features)
-            lane.settimeout(LANE_TIMEOUT)
-            undo.pop_all()
-            return lane

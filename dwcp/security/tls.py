@@ -8,10 +8,15 @@ subject alternative name, in full, no wildcard. A certificate that restricts its
 
 from __future__ import annotations
 
+import socket
 import ssl
+from typing import Final
 
-from dwcp.errors import StartFailed
+from dwcp.errors import StartFailed, WrongProtection
 from models.datapath import Role, TlsFiles
+
+_NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+"""What OpenSSL's versions call the first bytes of something that speaks no TLS."""
 
 
 def context(role: Role, files: TlsFiles) -> ssl.SSLContext:
@@ -34,6 +39,18 @@ def context(role: Role, files: TlsFiles) -> ssl.SSLContext:
             f"certificate {files.certificate}, key {files.key}: {error}; give a PEM pair that belongs together"
         ) from error
     return built
+
+
+def shake_hands(sock: socket.socket, using: ssl.SSLContext, peer_name: str) -> ssl.SSLSocket:
+    """Source. Raises OSError (ssl errors are); WrongProtection when what answers is no TLS at all."""
+    try:
+        return using.wrap_socket(sock, server_hostname=peer_name)
+    except ssl.SSLError as error:
+        if error.reason in _NO_TLS:
+            raise WrongProtection(
+                "the peer answers in the clear, this end has protection tls; give both ends the same"
+            ) from error
+        raise
 
 
 def wrong_name(connection: ssl.SSLSocket, expected: str) -> str | None:

@@ -61,6 +61,7 @@ class Type(IntEnum):
     HELLO = 1
     WELCOME = 2
     REFUSE = 3
+    RDMA = 4
     DATA = 16
     FIN = 17
     OPEN = 18
@@ -69,16 +70,20 @@ class Type(IntEnum):
     PING = 33
     PONG = 34
     BYE = 35
+    LEAVE = 36
 
 
 HELLO_BYTES: Final = 84
 WELCOME_BYTES: Final = 24
 REFUSE_FIXED: Final = 6
+RDMA_BYTES: Final = 8192
+"""Of what the ends say about RDMA (dwcp/transport/cards.py) none is longer."""
 
 _BOUNDS: Final[dict[int, tuple[int, int]]] = {
     Type.HELLO: (HELLO_BYTES, HELLO_BYTES),
     Type.WELCOME: (WELCOME_BYTES, WELCOME_BYTES),
     Type.REFUSE: (REFUSE_FIXED, REFUSE_FIXED + MAX_TEXT),
+    Type.RDMA: (1, RDMA_BYTES),
     Type.DATA: (DIGEST_BYTES + 1, DIGEST_BYTES + _TOKENS.size + MAX_TOKENS),
     Type.FIN: (_FIN.size, _FIN.size),
     Type.OPEN: (_OPEN.size + 1, _OPEN.size + MAX_SERVICE),
@@ -87,6 +92,7 @@ _BOUNDS: Final[dict[int, tuple[int, int]]] = {
     Type.PING: (_PING.size, _PING.size),
     Type.PONG: (_PING.size, _PING.size),
     Type.BYE: (_BYE.size, _BYE.size + MAX_TEXT),
+    Type.LEAVE: (_PING.size, _PING.size),
 }
 _CARRIES_FLOW: Final = frozenset({Type.DATA, Type.FIN})
 _CARRIES_SEQ: Final = frozenset({Type.DATA, Type.FIN, Type.OPEN, Type.RESET})
@@ -212,6 +218,14 @@ class Pong:
 
 
 @dataclass(frozen=True, slots=True)
+class Leave:
+    """Last frame of a lane that is given up on purpose. Its Pong says: everything that came before it was read."""
+
+    lane: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bye:
     """The sender's session is over; no lane is to be dialled again."""
 
@@ -219,7 +233,7 @@ class Bye:
     text: str
 
 
-Message = Data | Fin | Open | Reset | Ack | Ping | Pong | Bye
+Message = Data | Fin | Open | Reset | Ack | Ping | Pong | Bye | Leave
 
 
 def pack_text(text: str) -> bytes:
@@ -277,6 +291,8 @@ def encode(message: Message) -> bytes:
             return head(Type.PING, _PING.pack(message.lane, message.token))
         case Pong():
             return head(Type.PONG, _PING.pack(message.lane, message.token))
+        case Leave():
+            return head(Type.LEAVE, _PING.pack(message.lane, message.token))
         case Bye():
             return head(Type.BYE, _BYE.pack(message.reason) + pack_text(message.text))
 
@@ -394,10 +410,12 @@ def _decode_ack(header: Header, payload: Buffer) -> Ack:
     return Ack(entries)
 
 
-def _decode_ping(header: Header, payload: Buffer) -> Ping | Pong:
+def _decode_ping(header: Header, payload: Buffer) -> Ping | Pong | Leave:
     lane, token = _PING.unpack(payload)
     if lane > MAX_LANE:
         raise ProtocolError(f"{header.type.name} names lane {lane}, above {MAX_LANE}; close the lane")
+    if header.type is Type.LEAVE:
+        return Leave(lane, token)
     return Ping(lane, token) if header.type is Type.PING else Pong(lane, token)
 
 
@@ -428,4 +446,5 @@ _DECODERS: Final[dict[Type, Callable[[Header, Buffer], Message]]] = {
     Type.PING: _decode_ping,
     Type.PONG: _decode_ping,
     Type.BYE: _decode_bye,
+    Type.LEAVE: _decode_ping,
 }

@@ -19,8 +19,9 @@ from dwcp.errors import ProtocolError
 from dwcp.transport import frames
 from dwcp.transport.frames import MAX_LANE, Buffer, Header, Type
 
-VERSION: Final = 1
-OLDEST_VERSION: Final = 1
+VERSION: Final = 2
+"""2: lanes join and leave while the session runs (`most`, LEAVE)."""
+OLDEST_VERSION: Final = 2
 INSTANCE_BYTES: Final = 16
 UNKNOWN_INSTANCE: Final = bytes(INSTANCE_BYTES)
 RETURN_LANE: Final = MAX_LANE
@@ -60,6 +61,7 @@ class RefuseReason(IntEnum):
     INSTANCE = 5
     LANE = 6
     ENDED = 7
+    PROTECTION = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,11 @@ class Hello:
     expected: bytes
     """The destination's instance as the source knows it, zeros before the first WELCOME."""
     lane: int
-    """0 .. lanes-1: a forward lane, written by the source. RETURN_LANE: written by the destination."""
+    """0 .. most-1: a forward lane, written by the source. RETURN_LANE: written by the destination."""
     lanes: int
+    """Forward lanes at the start: when they and the return lane are up, the session is connected."""
+    most: int
+    """Forward lanes that there may ever be at once."""
     features: Features = ALL_FEATURES
     version: int = VERSION
     oldest: int = OLDEST_VERSION
@@ -104,7 +109,7 @@ def encode_hello(hello: Hello) -> bytes:
         hello.lane,
         hello.lanes,
         len(name),
-        0,
+        hello.most,
         name,
     )
     return frames.head(Type.HELLO, payload)
@@ -113,8 +118,8 @@ def encode_hello(hello: Hello) -> bytes:
 def decode_hello(header: Header, payload: Buffer) -> Hello:
     """Raises ProtocolError for anything but a well-formed HELLO."""
     _expect(header, Type.HELLO, len(payload))
-    version, oldest, features, owner, instance, expected, lane, lanes, size, zero, name = _HELLO.unpack(payload)
-    if not 1 <= size <= len(name) or any(name[size:]) or zero:
+    version, oldest, features, owner, instance, expected, lane, lanes, size, most, name = _HELLO.unpack(payload)
+    if not 1 <= size <= len(name) or any(name[size:]):
         raise ProtocolError("HELLO's migration id is not padded as it must be; close the lane")
     if not name[:size].isascii():
         raise ProtocolError("HELLO's migration id is not ASCII; close the lane")
@@ -123,7 +128,7 @@ def decode_hello(header: Header, payload: Buffer) -> Hello:
     if owner >= 1 << 63:
         raise ProtocolError("HELLO's owner token is above 2**63 - 1; close the lane")
     return Hello(
-        name[:size].decode("ascii"), owner, instance, expected, lane, lanes, Features(features), version, oldest
+        name[:size].decode("ascii"), owner, instance, expected, lane, lanes, most, Features(features), version, oldest
     )
 
 
@@ -162,8 +167,8 @@ def judge(
     bound: bytes | None,
     offers: Features = ALL_FEATURES,
 ) -> Welcome | Refuse:
-    """The destination's answer. `bound` is the source instance of the first HELLO that passed, None before it; `offers`:
-    what this end can take part in."""
+    """The destination's answer. `bound` is the source instance of the first HELLO that passed, None before it; `offers`
+    is what this end can take part in."""
     if hello.version < OLDEST_VERSION or hello.oldest > VERSION:
         return Refuse(
             RefuseReason.VERSION,
@@ -180,8 +185,8 @@ def judge(
         return Refuse(RefuseReason.INSTANCE, "the source's data path was restarted; start the migration anew")
     if hello.expected not in (UNKNOWN_INSTANCE, instance):
         return Refuse(RefuseReason.INSTANCE, "the destination's data path was restarted; start the migration anew")
-    if not 1 <= hello.lanes <= MAX_LANE or not (hello.lane < hello.lanes or hello.lane == RETURN_LANE):
-        return Refuse(RefuseReason.LANE, f"lane {hello.lane} of {hello.lanes} does not exist")
+    if not 1 <= hello.lanes <= hello.most <= MAX_LANE or not (hello.lane < hello.most or hello.lane == RETURN_LANE):
+        return Refuse(RefuseReason.LANE, f"lane {hello.lane} of {hello.lanes} to {hello.most} does not exist")
     return Welcome(min(VERSION, hello.version), hello.features & offers, instance)
 
 

@@ -1,7 +1,7 @@
-"""One TCP connection under TLS that carries frames in one direction, after `hello` has gone both ways.
+"""A lane over one TCP connection, under TLS or plain: frames in one direction, after `hello` has gone both ways.
 
 An SSL object must not be read and written by two threads at once, so a lane has one owner thread: the writer's or the
-reader's. Other threads may only call `cut`, which wakes the owner with an error. Every blocking call has a deadline.
+reader's. Other threads may only do what dwcp/transport/carrier.py says. Every blocking call has a deadline.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ import logging
 import socket
 import ssl
 import struct
-import time
 from fcntl import ioctl
+from functools import cache
 from typing import Final
 
 from dwcp.buffers import BufferPool
-from dwcp.errors import ProtocolError
+from dwcp.errors import ProtocolError, WrongProtection
 from dwcp.transport import frames
-from dwcp.transport.frames import HEADER_BYTES, Buffer, Data, Header, Message, Type
-from dwcp.transport.liveness import LANE_TIMEOUT, WriterLiveness
+from dwcp.transport.carrier import Carrier, LaneClosed, Progress
+from dwcp.transport.frames import HEADER_BYTES, Buffer, Header, Type
+from dwcp.transport.liveness import LANE_TIMEOUT
 
+__all__ = ["HANDSHAKE_SECONDS", "Lane", "LaneClosed", "tune"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 5.0
@@ -29,9 +31,11 @@ UNPOOLED: Final = 64 << 10
 """A payload up to this gets memory of its own size: many small ones may wait for one missing frame."""
 UNSENT_BYTES: Final = 256 << 10
 """Kernel's unsent backlog: lanes pull work as they drain, and small frames do not wait behind megabytes."""
+_TLS_STARTS: Final = (0x15, 0x16)
+"""First byte of what an end that speaks TLS sends first: an alert or a handshake."""
 _SIOCOUTQ: Final = 0x5411
-_BYTES_ACKED_AT: Final = 120
-"""Offset of tcpi_bytes_acked (u64) in struct tcp_info."""
+_INFO: Final = struct.Struct("=16xI48xI8xI16xI16xQ8xI8xI")
+"""Of struct tcp_info: snd_mss, rtt, snd_cwnd, total_retrans, bytes_acked, segs_out, min_rtt."""
 
 
 def tune(sock: socket.socket) -> None:
@@ -42,33 +46,43 @@ def tune(sock: socket.socket) -> None:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"bbr")
     except OSError as error:
-        log.info("congestion control bbr is not available (%s); the system's default is used", error)
+        _lacks_bbr(str(error))
 
 
-class LaneClosed(OSError):
-    """The peer closed the connection."""
+@cache
+def _lacks_bbr(error: str) -> None:
+    """Said once in a process, not for each lane."""
+    log.info("congestion control bbr is not available (%s); the system's default is used", error)
 
 
-class Lane:
-    def __init__(self, sock: ssl.SSLSocket, pool: BufferPool, number: int = 0) -> None:
-        self.number = number
-        """0.. forward, RETURN_LANE the way back; the destination learns it from HELLO."""
-        self.opened = time.monotonic()
-        self.life = WriterLiveness(self.opened)
-        self.next_ping = 0.0
-        self.doomed: str | None = None
-        self.farewell_said = False
+class Lane(Carrier):
+    def __init__(self, sock: socket.socket, pool: BufferPool, number: int = 0) -> None:
+        super().__init__(pool, number)
+        self.kind = "tls" if isinstance(sock, ssl.SSLSocket) else "tcp"
         self._sock = sock
-        self._pool = pool
+        self._plain = not isinstance(sock, ssl.SSLSocket)
         self._header = bytearray(HEADER_BYTES)
 
     def send(self, start: bytes, body: Buffer = b"") -> None:
         """One frame: header and first part, then body. Raises OSError."""
-        if len(start) + len(body) <= JOIN_BELOW:
-            self._sock.sendall(b"".join((start, body)) if body else start)
+        if not body:
+            self._sock.sendall(start)
+        elif self._plain:
+            self._send_both(start, body)
+        elif len(start) + len(body) <= JOIN_BELOW:
+            self._sock.sendall(b"".join((start, body)))
         else:
             self._sock.sendall(start)
             self._sock.sendall(body)
+
+    def _send_both(self, start: bytes, body: Buffer) -> None:
+        """In one system call when the kernel takes it all, and never joined here."""
+        done = self._sock.sendmsg((start, body)) - len(start)
+        if done < 0:
+            self._sock.sendall(start[done:])
+            done = 0
+        if done < len(body):
+            self._sock.sendall(memoryview(body)[done:])
 
     def read_raw(self) -> tuple[Header, bytearray, memoryview]:
         """Header, the pooled buffer, and the verified payload in it. Raises OSError, ProtocolError."""
@@ -81,19 +95,14 @@ class Lane:
         frames.verify(self._header, header, payload)
         return header, buffer, payload
 
-    def read(self) -> tuple[Message, bytearray | None, int]:
-        """The next message, the pooled buffer its body lies in (DATA only), and its size on the wire."""
-        header, buffer, payload = self.read_raw()
-        message = frames.decode_payload(header, payload)
-        if not isinstance(message, Data):
-            payload.release()
-            self._pool.give(buffer)
-            return message, None, HEADER_BYTES + header.length
-        return message, buffer, HEADER_BYTES + header.length
-
     def read_hello(self, wanted: frozenset[Type]) -> tuple[Header, bytes]:
-        """One frame of the opening exchange. Raises OSError, ProtocolError for any other type."""
-        self._fill(memoryview(self._header))
+        """One frame of the opening exchange. Raises OSError, WrongProtection, ProtocolError for any other type."""
+        try:
+            self._fill(memoryview(self._header))
+        except LaneClosed as error:
+            self._check_protection()
+            raise error
+        self._check_protection()
         header = frames.decode_header(self._header)
         if header.type not in wanted:
             raise ProtocolError(f"{header.type.name} before hello; close the lane")
@@ -101,6 +110,10 @@ class Lane:
         self._fill(memoryview(payload))
         frames.verify(self._header, header, payload)
         return header, bytes(payload)
+
+    def _check_protection(self) -> None:
+        if self._plain and self._header[0] in _TLS_STARTS and self._header[1] == 3:
+            raise WrongProtection("the peer speaks TLS, this end has protection none; give both ends the same")
 
     def settimeout(self, seconds: float) -> None:
         self._sock.settimeout(seconds)
@@ -114,13 +127,22 @@ class Lane:
         return int(struct.unpack("i", answer)[0])
 
     def observe(self, now: float) -> None:
-        """Note TCP's own progress for the liveness verdict."""
         try:
             info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192)
         except OSError:
             return  # cut meanwhile: the owner thread sees it
-        if len(info) >= _BYTES_ACKED_AT + 8:
-            self.life.observe(now, int(struct.unpack_from("Q", info, _BYTES_ACKED_AT)[0]))
+        if len(info) < _INFO.size:
+            return
+        size, trip, window, again, acked, segments, least = _INFO.unpack_from(info)
+        self.life.observe(now, acked)
+        self.progress = Progress(acked, trip / 1e6, least / 1e6, window * size, segments, again)
+
+    def keep_unsent(self, size: int) -> None:
+        self.unsent = size
+        try:
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size)
+        except OSError:
+            return  # cut meanwhile: the owner thread sees it
 
     def cut(self, reason: str) -> None:
         """From any thread: wake the owner with an error. The owner closes."""

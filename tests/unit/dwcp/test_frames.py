@@ -21,6 +21,7 @@ from dwcp.transport.frames import (
     Data,
     Ending,
     Fin,
+    Leave,
     Message,
     Open,
     Ping,
@@ -46,10 +47,13 @@ MESSAGES: dict[str, Message] = {
     "ping": Ping(16, 0x1122334455667788),
     "pong": Pong(0, 0x1122334455667788),
     "bye": Bye(ByeReason.FAILED, "link lost"),
+    "leave": Leave(3, 0x1122334455667788),
 }
 OPENINGS: dict[str, Opening] = {
-    "hello": Hello("move-0123456789abcdef", 42, bytes(range(16, 32)), bytes(16), 16, 2, Features.LZ4 | Features.ZSTD),
-    "welcome": Welcome(1, Features.LZ4 | Features.ZSTD, bytes(range(32, 48))),
+    "hello": Hello(
+        "move-0123456789abcdef", 42, bytes(range(16, 32)), bytes(16), 16, 2, 8, Features.LZ4 | Features.ZSTD
+    ),
+    "welcome": Welcome(2, Features.LZ4 | Features.ZSTD, bytes(range(32, 48))),
     "refuse": Refuse(RefuseReason.INSTANCE, "the source's data path was restarted"),
 }
 
@@ -115,6 +119,7 @@ messages = st.one_of(
     st.builds(Ack, st.lists(st.tuples(st.integers(0, 256), seqs), min_size=1, max_size=257).map(tuple)),
     st.builds(Ping, st.integers(0, 16), seqs),
     st.builds(Pong, st.integers(0, 16), seqs),
+    st.builds(Leave, st.integers(0, 16), seqs),
     st.builds(Bye, st.sampled_from(ByeReason), texts),
 )
 
@@ -131,11 +136,12 @@ def test_every_message_comes_back_as_it_was(message: Message) -> None:
     digests,
     st.integers(0, 255),
     st.integers(0, 255),
+    st.integers(0, 255),
 )
 def test_every_hello_comes_back_as_it_was(
-    name: str, owner: int, instance: bytes, expected: bytes, lane: int, lanes: int
+    name: str, owner: int, instance: bytes, expected: bytes, lane: int, lanes: int, most: int
 ) -> None:
-    asked = Hello(name, owner, instance, expected, lane, lanes)
+    asked = Hello(name, owner, instance, expected, lane, lanes, most)
     assert decoded(encoded(asked), opening=True) == asked
 
 
@@ -191,7 +197,7 @@ def test_any_hello_is_judged_or_a_protocol_error(payload: bytes) -> None:
     survives(judge)
 
 
-ASKED = Hello("m-1", 5, b"s" * 16, bytes(16), 0, 2)
+ASKED = Hello("m-1", 5, b"s" * 16, bytes(16), 0, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -203,9 +209,10 @@ ASKED = Hello("m-1", 5, b"s" * 16, bytes(16), 0, 2)
         ({"instance": bytes(16)}, None, RefuseReason.INSTANCE),
         ({}, b"x" * 16, RefuseReason.INSTANCE),
         ({"expected": b"old destination "}, None, RefuseReason.INSTANCE),
-        ({"lane": 2}, None, RefuseReason.LANE),
+        ({"lane": 4}, None, RefuseReason.LANE),
         ({"lanes": 0}, None, RefuseReason.LANE),
-        ({"lanes": 17}, None, RefuseReason.LANE),
+        ({"lanes": 5}, None, RefuseReason.LANE),
+        ({"most": 17}, None, RefuseReason.LANE),
     ],
 )
 def test_a_hello_that_does_not_fit_is_refused_with_its_reason(
@@ -222,14 +229,24 @@ def test_a_hello_that_does_not_fit_is_refused_with_its_reason(
 def test_a_hello_that_fits_is_welcome_again_and_again() -> None:
     for bound in (None, ASKED.instance):
         answer = hello.judge(ASKED, migration_id="m-1", owner_token=5, instance=DIGEST, bound=bound)
-        assert answer == Welcome(1, hello.ALL_FEATURES, DIGEST)
+        assert answer == Welcome(hello.VERSION, hello.ALL_FEATURES, DIGEST)
 
 
 def test_a_newer_peer_that_still_speaks_our_version_is_welcome_in_ours() -> None:
-    newer = Hello("m-1", 5, b"s" * 16, bytes(16), 0, 2, version=7, oldest=1)
+    newer = Hello("m-1", 5, b"s" * 16, bytes(16), 0, 2, 2, version=7, oldest=1)
     answer = hello.judge(newer, migration_id="m-1", owner_token=5, instance=DIGEST, bound=None)
     assert isinstance(answer, Welcome)
     assert answer.version == hello.VERSION
+
+
+def test_a_peer_of_version_1_is_told_to_upgrade() -> None:
+    raw = bytes.fromhex((GOLDEN / "hello-1.hex").read_text())
+    asked = decoded(raw, opening=True)
+    assert isinstance(asked, Hello)
+    answer = hello.judge(asked, migration_id=asked.migration_id, owner_token=42, instance=DIGEST, bound=None)
+    assert isinstance(answer, Refuse)
+    assert answer.reason is RefuseReason.VERSION
+    assert "upgrade the older host" in answer.text
 
 
 def test_a_long_explanation_is_cut_at_a_character() -> None:

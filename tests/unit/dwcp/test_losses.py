@@ -142,7 +142,7 @@ def test_a_peer_that_stays_away_fails_the_session_and_closes_the_programs_socket
 
 
 def test_a_destination_that_ended_is_told_from_a_lost_link(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dwcp.source.REFUSED_FOR", 0.5)
+    monkeypatch.setattr("dwcp.dialler.REFUSED_FOR", 0.5)
     pair = ends()
     port = pair.start_destination().port
     wire = Wire(port)

@@ -21,6 +21,10 @@ class StoreSettings(Model):
     """Disk space it may take; the least valuable goes first. 0: no store."""
     images: Annotated[tuple[AbsolutePath, ...], Field(max_length=256)] = ()
     """Disk images of this host, or folders of them, whose blocks it knows (a guest's page cache is its disk)."""
+    keep_visits: Annotated[int, Field(ge=1, le=64)] = 1
+    """Visits kept of one VM; older ones give way to a new one."""
+    leave_free_mib: Annotated[int, Field(ge=0, le=1 << 30)] = 1024
+    """Disk space that the store never takes, whatever its limit: thin disk images beside it must be able to grow."""
 
 
 class StoreUse(Model):
@@ -42,7 +46,11 @@ class StoreStats(Model):
     visits: Count = 0
     """Memory images of VMs that left or arrived."""
     visit_pages: Count = 0
+    drafts: Count = 0
+    """Visits and indexes being written; their space counts as used."""
     images: Count = 0
     image_blocks: Count = 0
     damaged: Count = 0
     """Pages that were found changed since they were stored; they are never used."""
+    uses: Count = 0
+    """How often what is there now served a move."""

@@ -4,10 +4,10 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench lab-up lab-down clean
+.PHONY: help setup demo check test bench bench-datapath lab-up lab-down clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## install what is missing: packages, .venv, the guest (Debian 12, root or sudo)
 	@scripts/setup.sh
@@ -26,6 +26,9 @@ test: check ## everything, on real parts too (ARGS="-k cut" picks)
 
 bench: setup ## measure NovaCron against QEMU's own methods (ARGS="--only 100:idle" picks rows)
 	@$(SUDO) $(BIN)/python -m bench.migrate $(ARGS)
+
+bench-datapath: setup ## measure the data path by itself, without QEMU (ARGS="--only cpu" picks groups)
+	@$(SUDO) $(BIN)/python -m bench.datapath $(ARGS)
 
 lab-up: setup ## start the lab (ARGS="--link 100mbit --delay 40ms --loss 0.1%")
 	@$(SUDO) $(BIN)/novacron lab up $(ARGS)

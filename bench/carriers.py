@@ -8,15 +8,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench.cpu import Watched
+from bench.stores import index_images
 from dwcp.control import status, stop
 from dwcp.errors import NotRunning
 from dwcp.process import spawn
 from models.base import Address, Name
-from models.datapath import DataPathConfig, DataPathStatus, Role, Service, TlsFiles
+from models.datapath import DataPathConfig, DataPathStatus, FlowStatus, Role, Service, TlsFiles
 from models.migration import MigrationPolicy
+from models.store import StoreSettings, StoreUse
 
 PORT = 49400
 """Where the destination QEMU listens when the source reaches it directly."""
@@ -25,8 +28,13 @@ PORT = 49400
 PATH_WITHIN = 30
 """Seconds for the data path's ends to connect, and to end their streams after a move."""
 
-LIFETIME = 600
+LIFETIME = 900
 """Seconds after which a data path process ends by itself, if the bench was killed."""
+
+VM = "6b1f5f0a-6f0e-4f57-9f0d-62656e636800"
+"""UUID of the one VM there is: its visits are kept under it."""
+
+STORE_MIB = 4096
 
 
 class MoveFailed(RuntimeError):
@@ -41,17 +49,46 @@ class End:
     address: Address
     interface: str
     namespace: str
-    """Its network namespace."""
+    """Its network namespace; empty: the bench's own."""
     tls: TlsFiles
 
     @property
     def prefix(self) -> tuple[str, ...]:
         """Put before a command to run it in the host's network namespace, with the same pid."""
+        if not self.namespace:
+            return ()
         return ("nsenter", f"--net=/run/netns/{self.namespace}", "--")
 
 
-async def _nothing_to_verify() -> str:
-    return ""
+@dataclass(frozen=True)
+class Place:
+    """Where one move is carried."""
+
+    source: End
+    destination: End
+    folder: Path
+    """For sockets and logs: it has a folder of each end's name."""
+    stores: Path
+    """Holds the hosts' content stores, each in a folder of its host's name, as full as they are to be."""
+    content: Path
+    """The guest's disk image, which both hosts have."""
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """What the carrier knows after the move; nothing about QEMU's own connections."""
+
+    digest: str = ""
+    """Of the memory stream, equal at both ends."""
+    source: DataPathStatus | None = None
+
+
+async def _nothing_to_verify() -> Delivered:
+    return Delivered()
+
+
+async def _no_status() -> DataPathStatus | None:
+    return None
 
 
 @dataclass(frozen=True)
@@ -64,22 +101,31 @@ class Carrier:
     """URI that the destination takes it from."""
     processes: tuple[Watched, ...] = ()
     setup_seconds: float = 0
-    verify: Callable[[], Awaitable[str]] = _nothing_to_verify
-    """After the move: the digest of the stream, equal at both ends. Raises MoveFailed."""
+    verify: Callable[[], Awaitable[Delivered]] = _nothing_to_verify
+    """After the move. Raises MoveFailed when the stream is not the same at both ends."""
+    status: Callable[[], Awaitable[DataPathStatus | None]] = _no_status
+    """The data path at the source, now."""
 
 
 @contextlib.asynccontextmanager
-async def direct(source: End, destination: End, folder: Path) -> AsyncIterator[Carrier]:
+async def direct(place: Place) -> AsyncIterator[Carrier]:
     """QEMU's own TCP connections."""
-    uri = f"tcp:{destination.address}:{PORT}"
+    uri = f"tcp:{place.destination.address}:{PORT}"
     yield Carrier(outgoing=uri, incoming=uri)
 
 
 @contextlib.asynccontextmanager
-async def data_path(source: End, destination: End, folder: Path) -> AsyncIterator[Carrier]:
-    """NovaCron: a data path process at each end, started in the host's network namespace, with the default policy."""
+async def data_path(place: Place, *, images: bool = False) -> AsyncIterator[Carrier]:
+    """NovaCron: a data path process at each end, started in the host's network namespace, with the default policy.
+
+    `images`: the destination's store knows the blocks of the guest's disk image before the move begins.
+    """
+    source, destination, folder = place.source, place.destination, place.folder
     policy = MigrationPolicy()
     rooms = {end.name: folder / end.name / "path" for end in (source, destination)}
+    known: dict[str, tuple[str, ...]] = {source.name: (), destination.name: (str(place.content),) if images else ()}
+    if images:
+        await asyncio.to_thread(index_images, _store(place, destination, known[destination.name]).settings)
     began = time.monotonic()
 
     def config(role: Role, end: End, peer: End, port: int, socket: Path) -> DataPathConfig:
@@ -92,7 +138,10 @@ async def data_path(source: End, destination: End, folder: Path) -> AsyncIterato
             services=(Service(name="ram", path=str(socket)),),
             tls=end.tls,
             lanes=policy.lanes,
+            max_lanes=policy.max_lanes,
             codec=policy.codec,
+            page_memory_mib=policy.page_memory_mib,
+            store=_store(place, end, known[end.name]) if policy.store else None,
             resume_within=policy.resume_within,
             lifetime=LIFETIME,
         )
@@ -111,11 +160,17 @@ async def data_path(source: End, destination: End, folder: Path) -> AsyncIterato
             processes=(Watched(near.pid), Watched(far.pid)),
             setup_seconds=time.monotonic() - began,
             verify=lambda: _equal_digest(rooms),
+            status=lambda: asyncio.to_thread(status, rooms[source.name]),
         )
     finally:
         for room in rooms.values():
             with contextlib.suppress(NotRunning):
-                await asyncio.to_thread(stop, room)
+                await asyncio.to_thread(stop, room, timeout=60)  # it may have pages to put away
+
+
+def _store(place: Place, end: End, images: tuple[str, ...]) -> StoreUse:
+    settings = StoreSettings(folder=str(place.stores / end.name), limit_mib=STORE_MIB, images=images)
+    return StoreUse(settings=settings, vm=VM)
 
 
 async def _until(
@@ -133,20 +188,23 @@ async def _until(
         await asyncio.sleep(0.05)
 
 
-async def _equal_digest(rooms: Mapping[str, Path]) -> str:
+async def _equal_digest(rooms: Mapping[str, Path]) -> Delivered:
     """The digest of the memory stream, which is the same at both ends. Raises MoveFailed."""
 
+    def memory(status: DataPathStatus) -> list[FlowStatus]:
+        return [flow for flow in status.flows if flow.service == "ram"]
+
     def over(status: DataPathStatus) -> bool:
-        return len(status.flows) == 1 and not status.flows[0].open
+        return len(memory(status)) == 1 and not memory(status)[0].open
 
     near, far = await _until(rooms, over, "the memory stream does not end")
-    sent, got = near.flows[0], far.flows[0]
+    sent, got = memory(near)[0], memory(far)[0]
     if not sent.digest_out or (sent.digest_out, sent.raw_out) != (got.digest_in, got.raw_in):
         raise MoveFailed(
             f"the memory stream changed on the way: {sent.raw_out} bytes {sent.digest_out} left, "
             f"{got.raw_in} bytes {got.digest_in} arrived"
         )
-    return sent.digest_out
+    return Delivered(sent.digest_out, near)
 
 
 @dataclass(frozen=True)
@@ -155,7 +213,9 @@ class Method:
 
     capabilities: Mapping[str, bool] = field(default_factory=dict)
     parameters: Mapping[str, int | str] = field(default_factory=dict)
-    carrier: Callable[[End, End, Path], AbstractAsyncContextManager[Carrier]] = direct
+    carrier: Callable[[Place], AbstractAsyncContextManager[Carrier]] = direct
+    cut_seconds: float = 0
+    """How long the link is lost in the middle of the move."""
 
 
 METHODS = {
@@ -165,4 +225,6 @@ METHODS = {
         {"multifd": True}, {"multifd-channels": 2, "multifd-compression": "zstd", "multifd-zstd-level": 1}
     ),
     "novacron": Method(carrier=data_path),
+    "novacron-image": Method(carrier=partial(data_path, images=True)),
+    "novacron-cut": Method(carrier=data_path, cut_seconds=10),
 }

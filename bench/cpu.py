@@ -7,6 +7,7 @@ on whichever process has the CPU at that moment.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,3 +35,14 @@ class Watched:
         process = Path("/proc") / str(self.pid)
         guest = sum(parse_stat((process / "task" / str(tid) / "stat").read_text()) for tid in self.guest_threads)
         return parse_stat((process / "stat").read_text()) - guest, guest
+
+
+def process_seconds(pid: int) -> float:
+    """CPU seconds of a process, all its threads, to the nanosecond: its CPU-time clock (clock_getcpuclockid(3)).
+
+    Raises ProcessLookupError when it is gone.
+    """
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError as error:
+        raise ProcessLookupError(f"process {pid} is gone, and its CPU time with it") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from bench.carriers import End
 from bench.guest import Machine
 from workers.lab.certificates import Authority
-from workers.lab.errors import LabError
+from workers.lab.errors import LabError, run
 from workers.lab.lab import Lab
 from workers.lab.network import UPLINK, Network
 from workers.lab.settings import LabSettings
@@ -34,9 +35,21 @@ class Ground:
     """For snapshots, sockets and logs; gone afterwards."""
 
     def shape(self, mbit: int) -> None:
-        """Bound the link, in both directions."""
+        """Bound the link, in both directions; 0 removes the bound."""
         for end in self.ends:
-            self.network.shape(end.name, mbit * 1_000_000)
+            self.network.shape(end.name, mbit * 1_000_000 or None)
+
+    def charged(self, end: End) -> int:
+        """Bytes the shaper has let out of this end so far, as it charges them: with the headers of every packet."""
+        command = ("tc", "-n", end.namespace, "-s", "-j", "qdisc", "show", "dev", end.interface)
+        return sum(int(entry["bytes"]) for entry in json.loads(run(*command)) if entry["kind"] == "tbf")
+
+    def cut(self, end: End) -> None:
+        """Drop every frame from and to this end, without a word to it."""
+        self.network.cut(end.name)
+
+    def heal(self, end: End) -> None:
+        self.network.heal(end.name)
 
 
 @contextlib.contextmanager

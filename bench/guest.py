@@ -28,6 +28,9 @@ FILL_MIB = 400
 BOOT_WITHIN = 90
 RESTORE_WITHIN = 60
 
+RECORD_RATE = 62_500_000
+"""Bytes a second at which a running guest is recorded: half a Gbit/s, so that it has time to change pages."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -142,7 +145,24 @@ async def save(machine: Machine, prefix: Sequence[str], folder: Path, dirty_mib:
     """Boot a guest with that workload, let it beat for 2 seconds, and save it."""
     async with running(machine, prefix, folder, "boot", dirty_mib) as guest:
         await guest.console.wait(20, BOOT_WITHIN, "boot")
-        await guest.qmp.execute("stop")
-        await guest.set({"events": True}, {"max-bandwidth": 0})
-        await guest.qmp.execute("migrate", {"uri": f"exec:cat > {shlex.quote(str(path))}"})
-        await guest.until_migration("completed", within=RESTORE_WITHIN)
+        await put_away(guest, path)
+
+
+async def put_away(guest: Guest, path: Path) -> None:
+    """Stop a guest and save it as it stands."""
+    await guest.qmp.execute("stop")
+    await _write(guest, path, 0)
+
+
+async def record(machine: Machine, prefix: Sequence[str], folder: Path, dirty_mib: int, path: Path) -> None:
+    """Boot a guest with that workload and write the stream of a move of it while it runs, with what it sends again."""
+    async with running(machine, prefix, folder, "record", dirty_mib) as guest:
+        await guest.console.wait(20, BOOT_WITHIN, "record")
+        await _write(guest, path, RECORD_RATE)
+
+
+async def _write(guest: Guest, path: Path, rate: int) -> None:
+    since = len(guest.qmp.events)
+    await guest.set({"events": True, "return-path": False}, {"max-bandwidth": rate})
+    await guest.qmp.execute("migrate", {"uri": f"exec:cat > {shlex.quote(str(path))}"})
+    await guest.until_migration("completed", within=RESTORE_WITHIN, since=since)

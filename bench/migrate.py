@@ -7,43 +7,42 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import mmap
-import os
-import platform
+import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 from rich.console import Console
 from rich.status import Status
 
-from bench.carriers import METHODS
+from bench.carriers import METHODS, MoveFailed
 from bench.ground import Ground, ground
+from bench.guest import Guest, put_away
 from bench.guest import save as save_guest
-from bench.move import measure, room
-from bench.plan import GRAMMAR, LINKS, WORKLOADS, Cell, SelectionError, schedule, select
+from bench.heartbeat import beats
+from bench.machine import in_words, machine_text, now_text, warm
+from bench.move import PROOF_BEATS, measure, room
+from bench.plan import GRAMMAR, LINKS, RETURN, RETURN_LINK, WORKLOADS, Cell, SelectionError, schedule, select
 from bench.plan import METHODS as METHOD_NAMES
 from bench.report import plot, table
 from bench.results import ResultsError, Row, lines, load, merge, save
+from dwcp.errors import DwcpError
 from workers.lab.errors import LabError
 
 RESULTS = Path(__file__).parent / "results"
 OVERHEAD = 9
 """Seconds of a row besides its move: two QEMUs, restoring, settling, proof."""
 
+GOING = Cell(RETURN_LINK, "d5", "novacron")
+"""How the returning guest has left."""
+
+AWAY = 300
+"""Seconds it lives at the other host."""
+
 BOOT = 14
 """Seconds to boot a workload's guest and save it."""
-
-WARM_BYTES = 3 << 30
-"""Memory that is touched before the first row: where the machine is itself a guest, its host hands out pages at
-first touch, and that would be charged to the method that comes first."""
-
-MADV_POPULATE_WRITE = 23
-"""From linux/mman.h; the mmap module does not name it."""
 
 
 def estimate(cell: Cell, known: Sequence[Row]) -> float:
@@ -53,45 +52,31 @@ def estimate(cell: Cell, known: Sequence[Row]) -> float:
     return OVERHEAD + (median(seen) if seen else min(guess, 120))
 
 
-def in_words(seconds: float) -> str:
-    """A duration for people: 45 s, 3 min."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
-
-
-def machine_text() -> str:
-    """What is measured on."""
-    info = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
-    command = ["qemu-system-x86_64", "--version"]  # QEMU emulator version 7.2.22 (Debian ...)
-    version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[3]
-    cpu = models[0] if models else platform.machine()
-    return f"{os.cpu_count()} x {cpu}, Linux {platform.release()}, QEMU {version}"
-
-
-def warm() -> None:
-    """Touch memory once, and give it back."""
-    with mmap.mmap(-1, WARM_BYTES) as memory:
-        memory.madvise(MADV_POPULATE_WRITE)
-
-
 class Bench:
     """One run: snapshots made so far, rows so far, and what is said about it."""
 
-    def __init__(self, site: Ground, folder: Path, console: Console) -> None:
+    def __init__(self, site: Ground, folder: Path, console: Console, away: float) -> None:
         self.site = site
+        self.away = away
         self.file = folder / "migrate.json"
         self.known = load(self.file)
         self.rows: list[Row] = []
         self.failures: list[str] = []
         self.console = console
-        self.started = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        self.started = now_text()
         self.machine = machine_text()
         self._snapshots: dict[str, Path] = {}
+        self._no_return = ""
+        """Why there is no returning guest: it is not tried twice."""
+        self._stores = site.folder / "stores"
+        """Of both hosts, as the visit of the returning guest left them."""
 
     async def run(self, plan: Sequence[tuple[Cell, int]]) -> None:
         """Measure the whole plan; each row is on disk before the next one begins."""
         left = sum(estimate(cell, self.known) for cell, _ in plan)
-        left += BOOT * len({cell.workload for cell, _ in plan})
+        workloads = {cell.workload for cell, _ in plan}
+        left += BOOT * len(workloads | ({"d5"} if RETURN in workloads else set()))
+        left += (estimate(GOING, self.known) + self.away) * (RETURN in workloads)
         for number, (cell, repeat) in enumerate(plan, 1):
             title = f"[{number}/{len(plan)}] {cell.link_mbit} Mbit/s, {cell.workload}, {cell.method}"
             self.console.print(f"{title} (whole run: {in_words(left)} left)", highlight=False)
@@ -108,18 +93,19 @@ class Bench:
             row = await measure(
                 cell,
                 METHODS[cell.method],
-                self.site.machine,
-                self.site.ends,
+                self.site,
                 snapshot,
                 room(self.site.folder, f"{number}"),
-                self.site.shape,
                 report,
+                like=self._stores if cell.workload == RETURN else None,
             )
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, LabError, DwcpError) as error:
             self.failures.append(f"{cell}: {error}")
             self.console.print(f"      FAILED: {error}", style="red", highlight=False)
             return
         row = row.model_copy(update={"run": self.started, "repeat": repeat, "machine": self.machine})
+        if cell.workload == RETURN:
+            row = row.model_copy(update={"away_seconds": self.away})
         self.rows.append(row)
         save(self.file, merge(self.known, self.rows))
         outcome = "" if row.converged else ", GIVEN UP"
@@ -131,12 +117,37 @@ class Bench:
 
     async def _snapshot(self, workload: str, report: Callable[[str], None]) -> Path:
         if workload not in self._snapshots:
-            report("booting and saving the guest")
             path = self.site.folder / f"{workload}.snapshot"
+            if workload == RETURN:
+                if self._no_return:
+                    raise MoveFailed(self._no_return)
+                try:
+                    await self._send_away(path, report)
+                except (RuntimeError, OSError, LabError, DwcpError) as error:
+                    self._no_return = f"the guest did not get to where it returns from: {error}"
+                    raise
+                self._snapshots[workload] = path
+                return path
+            report("booting and saving the guest")
             home = room(self.site.folder, f"boot-{workload}")
             await save_guest(self.site.machine, self.site.ends[0].prefix, home, WORKLOADS[workload], path)
             self._snapshots[workload] = path
         return self._snapshots[workload]
+
+    async def _send_away(self, path: Path, report: Callable[[str], None]) -> None:
+        """Move the guest to the other host, let it live there, and save it and what both stores know of it."""
+
+        async def live(guest: Guest, stores: Path) -> None:
+            report(f"living at the other host for {in_words(self.away)}")
+            await asyncio.sleep(self.away)
+            await guest.console.wait(len(beats(bytes(guest.console.text))) + PROOF_BEATS, 60, "guest before its return")
+            await put_away(guest, path)
+            shutil.move(stores, self._stores)
+
+        snapshot = await self._snapshot("d5", report)
+        report("moving the guest to the other host")
+        home = room(self.site.folder, "away")
+        await measure(GOING, METHODS[GOING.method], self.site, snapshot, home, report, then=live)
 
 
 def show(rows: Sequence[Row], console: Console, title: str) -> None:
@@ -169,6 +180,10 @@ def parser() -> argparse.ArgumentParser:
         help=f"measure only these: {GRAMMAR}; may be given again. Example: 100:idle:novacron,plain",
     )  # fmt: skip
     made.add_argument("--repeat", type=int, default=1, metavar="N", help="measure each N times, interleaved")
+    made.add_argument(
+        "--away", type=float, default=AWAY, metavar="SECONDS",
+        help="how long the returning guest lived at the other host; default: %(default)s",
+    )  # fmt: skip
     made.add_argument("--plot-only", action="store_true", help="measure nothing: table and plot of the rows there are")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: bench/results")
     return made
@@ -182,12 +197,14 @@ def main(words: Sequence[str] | None = None) -> int:
         cells = select(options.only)
         if not 1 <= options.repeat <= 20:
             raise SelectionError(f"--repeat {options.repeat}: use a number from 1 to 20")
+        if not 0 <= options.away <= 3600:
+            raise SelectionError(f"--away {options.away:g}: use seconds from 0 to 3600")
     except SelectionError as error:
         print(error, file=sys.stderr)
         return 2
     try:
         if not options.plot_only:
-            return _measure(cells, options.repeat, options.results, console)
+            return _measure(cells, options.repeat, options.results, console, options.away)
         draw(options.results)
         show(load(options.results / "migrate.json"), console, "All rows")
     except (ResultsError, LabError) as error:
@@ -196,12 +213,12 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _measure(cells: Sequence[Cell], repeat: int, folder: Path, console: Console) -> int:
+def _measure(cells: Sequence[Cell], repeat: int, folder: Path, console: Console, away: float) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: with everything cleaned up
     code = 0
     warm()
     with ground() as site:
-        bench = Bench(site, folder, console)
+        bench = Bench(site, folder, console, away)
         try:
             asyncio.run(bench.run(schedule(cells, repeat)))
         except KeyboardInterrupt:

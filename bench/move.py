@@ -10,16 +10,19 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from bench.carriers import End, Method, MoveFailed
+from bench.carriers import Carrier, Delivered, End, Method, MoveFailed, Place
 from bench.cpu import Watched
-from bench.guest import MEMORY_KIB, Guest, Machine, restore, running
+from bench.ground import Ground
+from bench.guest import MEMORY_KIB, Guest, restore, running
 from bench.heartbeat import broken, longest_silence
-from bench.plan import WORKLOADS, Cell
+from bench.plan import RETURN, WORKLOADS, Cell
 from bench.results import Row
+from bench.stores import stores
 
 GIVE_UP = 120
 """Seconds a move may take."""
@@ -33,7 +36,15 @@ PROOF_BEATS = 10
 
 BEATS_WITHIN = 60
 
+CUT_AFTER = 128 << 20
+"""Bytes that QEMU has written when the link is cut."""
+
+SAMPLE_EVERY = 0.1
+
 Report = Callable[[str], None]
+
+Sample = tuple[float, int]
+"""A time, and the bytes that had left by then."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,20 @@ class Reading:
     work: tuple[float, ...]
     """CPU seconds without vCPUs, per watched process."""
     guest: float
+
+
+def bulk_rate(samples: Sequence[Sample]) -> float | None:
+    """Bytes a second while the middle four fifths of the bytes left: without the start and the last rounds.
+
+    `samples`: (time, bytes sent so far), in order. None when that took under a second: too short to tell.
+    """
+    if len(samples) < 2:
+        return None
+    first, last = samples[0][1], samples[-1][1]
+    inside = [(at, sent) for at, sent in samples if 0.1 * (last - first) <= sent - first <= 0.9 * (last - first)]
+    if len(inside) < 2 or inside[-1][0] - inside[0][0] < 1:
+        return None
+    return (inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0])
 
 
 def interface_bytes(table: str, interface: str) -> int:
@@ -74,18 +99,18 @@ class Meter:
 
     def read(self) -> Reading:
         cpu = [process.read() for process in self.watched]
-        # /proc/PID/net/dev is that of the namespace the process is in
-        sent = [
-            interface_bytes(Path(f"/proc/{process.pid}/net/dev").read_text(), end.interface)
-            for end, process in zip(self.ends, self.watched, strict=False)
-        ]
         return Reading(
             at=time.monotonic(),
-            sent=sent[0],
-            sent_back=sent[1],
+            sent=self.sent(0),
+            sent_back=self.sent(1),
             work=tuple(work for work, _ in cpu),
             guest=sum(guest for _, guest in cpu),
         )
+
+    def sent(self, end: int = 0) -> int:
+        """Bytes the source's, or the destination's, interface has sent."""
+        # /proc/PID/net/dev is that of the namespace the process is in
+        return interface_bytes(Path(f"/proc/{self.watched[end].pid}/net/dev").read_text(), self.ends[end].interface)
 
 
 async def _arrive(source: Guest, destination: Guest, since: tuple[int, int], report: Report) -> bool:
@@ -125,28 +150,63 @@ async def _stay(source: Guest) -> None:
     await source.console.wait(len(source.console.arrivals) + PROOF_BEATS, BEATS_WITHIN, "source after giving up")
 
 
+async def _cut_once(site: Ground, carrier: Carrier, end: End, seconds: float, report: Report) -> int:
+    """Cut the link in the middle of the move, heal it; the data path's window when it was cut."""
+    while (status := await carrier.status()) is None or status.raw_out < CUT_AFTER:
+        await asyncio.sleep(0.05)
+    report(f"the link is cut for {seconds:g} s")
+    try:
+        site.cut(end)
+        await asyncio.sleep(seconds)
+    finally:
+        site.heal(end)
+    report("the link is healed")
+    return status.window_bytes
+
+
+async def _sample(meter: Meter, samples: list[Sample]) -> None:
+    """Note now and then what has left the source, until cancelled."""
+    while True:
+        samples.append((time.monotonic(), meter.sent()))
+        await asyncio.sleep(SAMPLE_EVERY)
+
+
+@contextlib.asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, Any]) -> AsyncIterator[asyncio.Task[Any]]:
+    """Work that goes on beside the block, and is cancelled and over when it ends."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
 async def measure(
     cell: Cell,
     method: Method,
-    machine: Machine,
-    ends: tuple[End, End],
+    site: Ground,
     snapshot: Path,
     folder: Path,
-    shape: Callable[[int], None],
     report: Report,
+    like: Path | None = None,
+    then: Callable[[Guest, Path], Awaitable[None]] | None = None,
 ) -> Row:
-    """Do one move. `folder` exists and is empty.
+    """Do one move. `folder` exists and is empty; `report` takes short texts of progress.
 
-    `shape` sets the link's rate in Mbit/s; `report` takes short texts of progress.
-    Raises MoveFailed, QmpError, QmpClosed, TimeoutError.
+    `like`: the folder of content stores that the hosts begin with copies of; None: empty ones. `then` is called after
+    the measurement, once nothing carries any more, with the guest at the destination and the stores as they became.
+    A returning guest goes the other way. Raises MoveFailed, QmpError, QmpClosed, TimeoutError, LabError.
     """
     load = os.getloadavg()[0]
+    source_end, destination_end = ends = site.ends[::-1] if cell.workload == RETURN else site.ends
     async with contextlib.AsyncExitStack() as stack:
+        filled = stack.enter_context(stores(folder / "stores", like))
 
         async def start(end: End) -> Guest:
             dirty = WORKLOADS[cell.workload]
             return await stack.enter_async_context(
-                running(machine, end.prefix, room(folder, end.name), end.name, dirty, incoming="defer")
+                running(site.machine, end.prefix, room(folder, end.name), end.name, dirty, incoming="defer")
             )
 
         source, destination = [await start(end) for end in ends]
@@ -157,49 +217,93 @@ async def measure(
                 {"events": True, "return-path": True, **method.capabilities},
                 {"max-bandwidth": 0, "downtime-limit": DOWNTIME_MS, **method.parameters},
             )
-        shape(cell.link_mbit)
+        site.shape(cell.link_mbit)
         report("connecting")
-        carrier = await stack.enter_async_context(method.carrier(*ends, folder))
-        await destination.qmp.execute("migrate-incoming", {"uri": carrier.incoming})
-        await source.qmp.execute("cont")
-        await source.console.wait(SETTLE_BEATS, BEATS_WITHIN, "source")
+        place = Place(source_end, destination_end, folder, filled, site.machine.content)
+        async with method.carrier(place) as carrier:
+            row = await _move(cell, method, site, (source, destination), ends, carrier, report)
+        if then:
+            await then(destination, filled)
+        return row.model_copy(update={"load": load})
 
-        meter = Meter(ends, (source.watched, destination.watched, *carrier.processes))
-        since = len(source.qmp.events), len(destination.qmp.events)
-        before = meter.read()
-        await source.qmp.execute("migrate", {"uri": carrier.outgoing})
-        arrived = await _arrive(source, destination, since, report)
-        after = meter.read()
 
-        query = await source.qmp.execute("query-migrate")
-        if arrived:
-            await destination.console.wait(PROOF_BEATS, BEATS_WITHIN, "destination")
-            if reason := broken(bytes(source.console.text), bytes(destination.console.text)):
-                raise MoveFailed(f"{cell}: {reason}")
-            digest = await carrier.verify()
+async def _move(
+    cell: Cell,
+    method: Method,
+    site: Ground,
+    guests: tuple[Guest, Guest],
+    ends: tuple[End, End],
+    carrier: Carrier,
+    report: Report,
+) -> Row:
+    """The part with the clock: both QEMUs are ready, the carrier is connected."""
+    source, destination = guests
+    await destination.qmp.execute("migrate-incoming", {"uri": carrier.incoming})
+    await source.qmp.execute("cont")
+    await source.console.wait(SETTLE_BEATS, BEATS_WITHIN, "source")
+
+    meter = Meter(ends, (source.watched, destination.watched, *carrier.processes))
+    since = len(source.qmp.events), len(destination.qmp.events)
+    samples: list[Sample] = []
+    charged = site.charged(ends[0])
+    window: int | None = None
+    before = meter.read()
+    await source.qmp.execute("migrate", {"uri": carrier.outgoing})
+    async with _meanwhile(_sample(meter, samples)):
+        if method.cut_seconds:
+            async with _meanwhile(_cut_once(site, carrier, ends[0], method.cut_seconds, report)) as cutting:
+                arrived = await _arrive(source, destination, since, report)
+            if cutting.cancelled():
+                raise MoveFailed(f"{cell}: the move ended before the link was cut, or while it was")
+            window = cutting.result()
         else:
-            report("giving up")
-            await _stay(source)
-            digest = ""
-        heard = sorted([*source.console.arrivals, *destination.console.arrivals])
-        work = [later - earlier for earlier, later in zip(before.work, after.work, strict=True)]
-        guest_cpu = after.guest - before.guest
-        return Row(
-            **cell._asdict(),
-            seconds=after.at - before.at,
-            gap_seconds=longest_silence(heard, before.at, heard[-1]),
-            wire_bytes=after.sent - before.sent,
-            wire_back_bytes=after.sent_back - before.sent_back,
-            cpu_seconds=sum(work) + guest_cpu,
-            guest_cpu_seconds=guest_cpu,
-            path_cpu_seconds=sum(work[2:]),
-            converged=arrived,
-            downtime_ms=query.get("downtime") if arrived else None,
-            rounds=query["ram"]["dirty-sync-count"],
-            stream_bytes=query["ram"]["transferred"],
-            setup_seconds=carrier.setup_seconds,
-            guest_ram_bytes=MEMORY_KIB << 10,
-            accel=machine.accel,
-            load=load,
-            digest=digest,
-        )
+            arrived = await _arrive(source, destination, since, report)
+    after = meter.read()
+    charged = site.charged(ends[0]) - charged
+
+    query = await source.qmp.execute("query-migrate")
+    if arrived:
+        await destination.console.wait(PROOF_BEATS, BEATS_WITHIN, "destination")
+        if reason := broken(bytes(source.console.text), bytes(destination.console.text)):
+            raise MoveFailed(f"{cell}: {reason}")
+        delivered = await carrier.verify()
+    else:
+        report("giving up")
+        await _stay(source)
+        delivered = Delivered()
+    heard = sorted([*source.console.arrivals, *destination.console.arrivals])
+    work = [later - earlier for earlier, later in zip(before.work, after.work, strict=True)]
+    guest_cpu = after.guest - before.guest
+    sent = after.sent - before.sent
+    rate = bulk_rate(samples)
+    row = Row(
+        **cell._asdict(),
+        seconds=after.at - before.at,
+        gap_seconds=longest_silence(heard, before.at, heard[-1]),
+        wire_bytes=sent,
+        wire_back_bytes=after.sent_back - before.sent_back,
+        cpu_seconds=sum(work) + guest_cpu,
+        guest_cpu_seconds=guest_cpu,
+        path_cpu_seconds=sum(work[2:]),
+        converged=arrived,
+        downtime_ms=query.get("downtime") if arrived else None,
+        rounds=query["ram"]["dirty-sync-count"],
+        stream_bytes=query["ram"]["transferred"],
+        setup_seconds=carrier.setup_seconds,
+        guest_ram_bytes=MEMORY_KIB << 10,
+        accel=site.machine.accel,
+        link_share=rate * charged / sent * 8 / (cell.link_mbit * 1e6) if rate and not method.cut_seconds else None,
+        digest=delivered.digest,
+    )
+    if not (status := delivered.source):
+        return row
+    return row.model_copy(
+        update={
+            "raw_bytes": status.raw_out,
+            "frame_bytes": status.wire_out,
+            "resent_bytes": status.resent,
+            "window_bytes": status.window_bytes if window is None else window,
+            "redials": status.redials,
+            "pages": status.pages,
+        }
+    )

@@ -12,13 +12,26 @@ from typing import NamedTuple
 LINKS = (100, 1000)
 """Mbit/s the link is shaped to."""
 
-WORKLOADS = {"idle": 0, "d5": 5, "d20": 20}
-"""MiB/s the guest dirties: 64 bytes in a random page of its work area."""
+RETURN = "return"
+WORKLOADS = {"idle": 0, "d5": 5, "d20": 20, RETURN: 5}
+"""MiB/s the guest dirties: 64 bytes in a random page of its work area. `return` is the guest of `d5` on its way back:
+it has gone to the other host by NovaCron and lived there for a while."""
 
-METHODS = ("plain", "xbzrle", "multifd-zstd", "novacron")
+NATIVE = ("plain", "xbzrle", "multifd-zstd")
+"""QEMU's own."""
+
+IMAGE = "novacron-image"
+CUT = "novacron-cut"
+METHODS = (*NATIVE, "novacron", IMAGE, CUT)
 """In table order. Ratios are taken against the first."""
 
 BASELINE = METHODS[0]
+
+ONLY_WITH = {IMAGE: (100, "idle"), CUT: (100, "idle")}
+"""Methods that answer one question, asked in one group."""
+
+RETURN_LINK = 100
+RETURN_METHODS = ("plain", "multifd-zstd", "novacron")
 
 GRAMMAR = "LINK[:WORKLOAD[:METHOD]], each a comma-separated list or *"
 
@@ -46,7 +59,18 @@ class Group(NamedTuple):
     methods: tuple[str, ...]
 
 
-MATRIX = tuple(Cell(link, workload, method) for link in LINKS for workload in WORKLOADS for method in METHODS)
+def _asked(cell: Cell) -> bool:
+    """Whether a cell is measured at all."""
+    if cell.workload == RETURN:
+        return cell.link_mbit == RETURN_LINK and cell.method in RETURN_METHODS
+    return ONLY_WITH.get(cell.method, cell[:2]) == cell[:2]
+
+
+MATRIX = tuple(
+    cell
+    for cell in (Cell(link, workload, method) for link in LINKS for workload in WORKLOADS for method in METHODS)
+    if _asked(cell)
+)
 
 
 def _choose(part: str, text: str, allowed: Iterable[str], selection: str) -> set[str]:
@@ -79,11 +103,17 @@ def select(selections: Sequence[str]) -> tuple[Cell, ...]:
         links = _choose("link", link, map(str, LINKS), selection)
         workloads = _choose("workload", workload, WORKLOADS, selection)
         methods = _choose("method", method, METHODS, selection)
-        wanted |= {
+        named = {
             cell
             for cell in MATRIX
             if str(cell.link_mbit) in links and cell.workload in workloads and cell.method in methods
         }
+        if not named:
+            raise SelectionError(
+                f"--only {selection!r}: not measured together. {RETURN} is, at {RETURN_LINK}, with "
+                f"{', '.join(RETURN_METHODS)}; {' and '.join(ONLY_WITH)} with 100:idle"
+            )
+        wanted |= named
     return tuple(cell for cell in MATRIX if cell in wanted)
 
 

@@ -16,6 +16,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from bench.plan import BASELINE, MATRIX, Cell
 from models.base import Count, Model, Seconds
+from models.datapath import PageCounts
 
 
 class Row(Model):
@@ -55,6 +56,22 @@ class Row(Model):
     accel: str = ""
     load: Annotated[float, Field(ge=0)] = 0
     """Load average (1 min) just before."""
+    link_share: Annotated[float, Field(ge=0)] | None = None
+    """Part of the shaped rate that was used while the middle four fifths of the bytes left. Counted as the shaper
+    counts: with the Ethernet, IP and TCP headers of every packet."""
+    raw_bytes: Count = 0
+    """What QEMU wrote into the data path."""
+    frame_bytes: Count = 0
+    """What the data path handed to TLS."""
+    resent_bytes: Count = 0
+    """The part of frame_bytes that was sent again after a lost lane."""
+    window_bytes: Count = 0
+    """The data path's window: just before the link was cut, else at the end."""
+    redials: Count = 0
+    pages: PageCounts | None = None
+    """What became of the guest's pages."""
+    away_seconds: Seconds = 0
+    """`return`: how long the guest lived at the other host."""
     digest: str = ""
     """BLAKE3 of the memory stream, equal at both ends of the data path."""
     machine: str = ""
@@ -122,12 +139,15 @@ class Line(Model):
     A baseline that was given up counts with the seconds it had: then this is a lower bound (`bound`).
     """
     bound: bool = False
+    link_share: float | None = None
+    """As in Row; None when too little was sent to tell."""
     bytes_share: float | None = None
     """Bytes over those of the baseline of the same run; None as for `faster`, and when `bound`."""
 
 
 def _line(rows: Sequence[Row]) -> Line:
     seconds = [row.seconds for row in rows]
+    shares = [row.link_share for row in rows if row.link_share is not None]
     downtimes = [row.downtime_ms for row in rows if row.downtime_ms is not None]
     return Line(
         **rows[0].cell._asdict(),
@@ -141,6 +161,7 @@ def _line(rows: Sequence[Row]) -> Line:
         downtime_ms=median(downtimes) if downtimes else None,
         rounds=median(row.rounds for row in rows),
         load=median(row.load for row in rows),
+        link_share=median(shares) if shares else None,
         spread=(max(seconds) - min(seconds)) / median(seconds),
     )
 

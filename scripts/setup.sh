@@ -28,7 +28,7 @@ quietly() {
 
 packages=(
   qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
-  libvirt-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2
+  libvirt-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
 )
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"

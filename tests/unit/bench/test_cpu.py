@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 
-from bench.cpu import TICK, Watched, parse_stat
+import pytest
+
+from bench.cpu import TICK, Watched, parse_stat, process_seconds
 
 
 def test_fields_are_counted_from_the_end_of_the_name() -> None:
@@ -22,3 +26,14 @@ def test_a_busy_process_is_seen_to_use_the_cpu_and_a_thread_is_told_apart() -> N
     own_after, thread_after = watched.read()
     assert thread_after > thread
     assert own_after - own < thread_after - thread
+
+
+def test_the_cpu_time_of_a_process_is_known_to_the_nanosecond_and_after_it_has_ended() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "sum(range(10**6))"], stdout=subprocess.PIPE)
+    assert process.stdout
+    process.stdout.read()  # returns at its end, while it is not waited for
+    assert 0 < process_seconds(process.pid) < 60
+    process.wait()
+    process.stdout.close()
+    with pytest.raises(ProcessLookupError, match="is gone"):
+        process_seconds(process.pid)

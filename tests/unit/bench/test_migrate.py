@@ -8,7 +8,8 @@ import pytest
 
 from bench.carriers import METHODS
 from bench.guest import MEMORY_KIB, Machine
-from bench.migrate import OVERHEAD, estimate, in_words, main
+from bench.machine import in_words
+from bench.migrate import OVERHEAD, estimate, main
 from bench.move import interface_bytes
 from bench.plan import METHODS as METHOD_NAMES
 from bench.plan import Cell

@@ -6,16 +6,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.plan import LINKS, MATRIX, METHODS, WORKLOADS, Cell, SelectionError, groups, schedule, select
+from bench.plan import (
+    LINKS,
+    MATRIX,
+    METHODS,
+    NATIVE,
+    RETURN,
+    WORKLOADS,
+    Cell,
+    SelectionError,
+    groups,
+    schedule,
+    select,
+)
 
 
 def test_no_selection_means_the_whole_matrix() -> None:
     assert select([]) == MATRIX
-    assert len(MATRIX) == len(LINKS) * len(WORKLOADS) * len(METHODS)
+    everywhere = (*NATIVE, "novacron")
+    assert {cell for cell in MATRIX if cell.workload != RETURN and cell.method in everywhere} == {
+        Cell(link, workload, method)
+        for link in LINKS
+        for workload in WORKLOADS
+        if workload != RETURN
+        for method in everywhere
+    }
 
 
 def test_a_link_and_a_workload_pick_every_method() -> None:
     assert select(["100:idle"]) == tuple(Cell(100, "idle", method) for method in METHODS)
+
+
+def test_what_answers_one_question_is_measured_in_one_group_only() -> None:
+    assert [cell for cell in MATRIX if cell.method not in (*NATIVE, "novacron")] == [
+        Cell(100, "idle", "novacron-image"),
+        Cell(100, "idle", "novacron-cut"),
+    ]
+    assert [cell.method for cell in MATRIX if cell.workload == RETURN] == ["plain", "multifd-zstd", "novacron"]
+
+
+def test_a_selection_of_cells_that_are_not_measured_says_which_are() -> None:
+    with pytest.raises(SelectionError, match="return is, at 100"):
+        select(["1000:return"])
+    with pytest.raises(SelectionError, match="novacron-image and novacron-cut with 100:idle"):
+        select(["100:d5:novacron-image"])
 
 
 def test_methods_are_a_list_and_come_in_table_order() -> None:
@@ -36,7 +70,7 @@ def test_several_selections_add_up_and_no_cell_comes_twice() -> None:
     ("selection", "part", "remedy"),
     [
         ("10:idle", "link '10'", "100, 1000"),
-        ("100:busy", "workload 'busy'", "idle, d5, d20"),
+        ("100:busy", "workload 'busy'", "idle, d5, d20, return"),
         ("100:idle:qemu", "method 'qemu'", "plain, xbzrle, multifd-zstd, novacron"),
         ("", "link ''", "100, 1000"),
         ("100:idle:plain,", "method ''", "plain, xbzrle"),
@@ -68,6 +102,8 @@ def test_repeats_of_a_group_are_interleaved_and_start_with_another_method_each_t
 
 
 def test_a_group_is_what_shares_link_and_workload() -> None:
-    assert [(g.link_mbit, g.workload, len(g.methods)) for g in groups(MATRIX)] == [
-        (link, workload, len(METHODS)) for link in LINKS for workload in WORKLOADS
+    assert [(g.link_mbit, g.workload) for g in groups(MATRIX)] == [
+        *((100, workload) for workload in WORKLOADS),
+        *((1000, workload) for workload in WORKLOADS if workload != RETURN),
     ]
+    assert tuple(Cell(g.link_mbit, g.workload, method) for g in groups(MATRIX) for method in g.methods) == MATRIX

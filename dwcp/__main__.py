@@ -53,6 +53,7 @@ class Keeper:
     def run(self) -> int:
         """Until the end; the exit code."""
         session, rim = self._session, self._rim
+        session.encoding.prepare()
         rim.start()
         self._control.start()
         log.info("%s of %s, port %d", self._config.role, self._config.migration_id, session.port)
@@ -73,6 +74,7 @@ class Keeper:
         finally:
             rim.close()
             self._say_goodbye()
+            self._session.keep_pages()
             self._control.close()
 
     def _say_goodbye(self) -> None:

@@ -236,6 +236,9 @@ class Destination:
         session = self._session
         flow = session.flow(message.flow)
         flow.service, flow.ordinal = message.service, message.ordinal
+        if flow.internal and session.encoding.stores_talk:
+            session.start_talk(flow)
+            return
         try:
             sock = self._connect(message.service)
         except OSError as error:

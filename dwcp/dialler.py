@@ -213,7 +213,7 @@ class Dialler:
                         number,
                         self.start_lanes,
                         self.most,
-                        session.offers,
+                        session.encoding.offers,
                     )
                 )
             )

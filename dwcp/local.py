@@ -17,11 +17,11 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from dwcp.buffers import BufferPool
-from dwcp.encoding.packed import Packed
+from dwcp.encoding.packed import Kept, Packed
 from dwcp.errors import DigestMismatch, DwcpError, ProtocolError
 from dwcp.flow import Gate, Reassembly
-from dwcp.outbox import Kept, Outbound, Outbox
-from dwcp.transport.frames import CHAINED, Buffer, Data, Ending, Fin, ResetReason
+from dwcp.outbox import Outbound, Outbox
+from dwcp.transport.frames import CHAINED, MAX_FLOWS, Buffer, Data, Ending, Fin, ResetReason
 from models.datapath import FlowStatus
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ IDLE_SECONDS: Final = 0.0003
 BUSY_SECONDS: Final = 0.002
 """While all lanes are busy a pause means nothing; look again after this."""
 BULK_SERVICES: Final = frozenset({"ram", "nbd"})
+TALK_FLOW: Final = MAX_FLOWS
+"""Number of the flow over which the two content stores talk: it leads to no program."""
 
 
 class Arrived:
@@ -91,6 +93,15 @@ class Flow:
         self._unpacker: Unpacker | None = None
 
     # --- called by the session and by lanes ---
+
+    @property
+    def internal(self) -> bool:
+        return self.number == TALK_FLOW
+
+    @property
+    def rests(self) -> bool:
+        """It has run, and no thread of it runs any more."""
+        return self.out is not None and self._threads_left == 0
 
     @property
     def open(self) -> bool:
@@ -183,9 +194,11 @@ class Flow:
             if filled:
                 raw = memoryview(buffer)[:filled]
                 if packer is None:
-                    packed = Packed(filled, raw, 0, None, None, None, ())
+                    packed = Packed(filled, raw)
                 else:
                     packed = packer.pack(raw, flush=more is not None or filled < target)
+                    if packer.urgent and not self.out.urgent:
+                        self._owner.outbox.hasten(self.out)
                 digest = gate.add(raw[: packed.consumed])
                 self.raw_out += packed.consumed
                 self.digest_out = digest.hex()
@@ -209,8 +222,8 @@ class Flow:
         """
         rest = bytes(memoryview(buffer)[packed.consumed : filled])
         kept, lent = None, False
-        if packed.refs:
-            kept, lent = Kept(buffer, packed.refs), True
+        if packed.wanted:
+            kept, lent = Kept(buffer, packed.wanted), True
         elif isinstance(packed.body, memoryview) and packed.body.obj is buffer:
             if packed.consumed <= MIN_BATCH:  # a small batch must not pin a large buffer until it is acknowledged
                 packed.body = memoryview(bytes(packed.body))

@@ -20,7 +20,7 @@ from typing import Final
 
 from dwcp.buffers import BufferPool
 from dwcp.encoding.codec import Rung
-from dwcp.encoding.packed import Packed
+from dwcp.encoding.packed import Kept, Packed
 from dwcp.errors import ProtocolError
 from dwcp.transport import frames
 from dwcp.transport.carrier import Carrier
@@ -61,17 +61,6 @@ SETTLE_SECONDS: Final = 0.02
 DEAF_SECONDS: Final = 1.0
 """The same while no acknowledgement can come, as the way back is being dialled."""
 CONTROL_FLOW: Final = 0
-PAGE: Final = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """Raw bytes of a batch that stay until it is acknowledged: the far store may fail to supply some of its pages."""
-
-    raw: bytearray
-    """A pooled buffer."""
-    refs: tuple[int, ...]
-    """Where in it the pages lie, in the order of the tokens that refer to them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -192,7 +181,7 @@ class Outbox:
 
     def put(self, out: Outbound, body: Buffer, raw: int, digest: bytes, buffer: bytearray | None) -> bool:
         """Hand over one batch as it was read."""
-        return self.put_packed(out, Packed(raw, body, 0, None, None, buffer, ()), digest, None)
+        return self.put_packed(out, Packed(raw, body, buffer=buffer), digest, None)
 
     def put_packed(self, out: Outbound, packed: Packed, digest: bytes, kept: Kept | None) -> bool:
         """Hand over one batch; blocks while the flow has enough waiting. False: the flow or session is over."""
@@ -230,10 +219,8 @@ class Outbox:
             frame = out.unacked.get(seq) if out else None
             if frame is None or frame.kept is None:
                 return None
-            raw, refs = memoryview(frame.kept.raw), frame.kept.refs
-            if any(ordinal >= len(refs) for ordinal in ordinals):
-                return None
-            return [bytes(raw[refs[ordinal] : refs[ordinal] + PAGE]) for ordinal in ordinals]
+            found = [frame.kept.wanted.page(frame.kept.raw, ordinal) for ordinal in ordinals]
+        return None if None in found else [page for page in found if page is not None]
 
     def starving(self, out: Outbound) -> bool:
         """A lane waits for work and none of this flow is waiting: send what there is, however little."""

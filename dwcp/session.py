@@ -13,25 +13,23 @@ import os
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from dwcp import talk
 from dwcp.buffers import BufferPool
-from dwcp.encoding.chooser import Chooser, allowed_rungs
-from dwcp.encoding.codec import Coder, Rung
+from dwcp.encoding.bulk import Packer, Unpacker
+from dwcp.encoding.pages import bound
 from dwcp.errors import ProtocolError, Refused
 from dwcp.flow import Reassembly
-from dwcp.local import BULK_SERVICES, Arrived, Flow
-from dwcp.outbox import CONTROL_FLOW, Batch, Frame, Outbound, Outbox
+from dwcp.hde import Encoding
+from dwcp.local import BULK_SERVICES, TALK_FLOW, Arrived, Flow
+from dwcp.outbox import CONTROL_FLOW, Batch, Outbound, Outbox
 from dwcp.transport import frames
 from dwcp.transport.carrier import Carrier, LaneClosed
 from dwcp.transport.frames import (
-    CHAINED,
-    MAX_FLOWS,
     Ack,
-    Buffer,
     Bye,
     ByeReason,
-    Codec,
     Data,
     Fin,
     Leave,
@@ -43,7 +41,6 @@ from dwcp.transport.frames import (
     ResetReason,
 )
 from dwcp.transport.hello import (
-    ALL_FEATURES,
     RETURN_LANE,
     Features,
     Hello,
@@ -53,16 +50,11 @@ from dwcp.transport.hello import (
     judge,
 )
 from dwcp.transport.liveness import LANE_TIMEOUT, PATIENCE
+from dwcp.transport.rdma import Rdma
 from models.datapath import DataPathConfig, DataPathStatus, PathState
-
-if TYPE_CHECKING:
-    from dwcp.encoding.bulk import Packer, Unpacker
 
 log = logging.getLogger(__name__)
 
-NOT_WORTH_PACKING: Final = 512
-OBSERVED_FROM: Final = 32 << 10
-"""Smaller batches say little about codec speed."""
 RATE_SECONDS: Final = 1.0
 GOODBYE_POLL: Final = 0.1
 LANE_BYTES: Final = 128 << 30
@@ -74,17 +66,16 @@ class Session:
         self.config = config
         self.instance = os.urandom(16)
         self.peer_instance: bytes | None = None
-        self.offers = ALL_FEATURES
-        self.pool = BufferPool(frames.DIGEST_BYTES + config.batch_bytes, keep=64)
+        self.pool = BufferPool(max(bound(config.batch_bytes), frames.DIGEST_BYTES + config.batch_bytes), keep=64)
         self.outbox = Outbox(config.window_seconds, self.pool, config.rate_limit)
+        self.encoding = Encoding(config, self.outbox, self.pool)
         self.port = config.port
         self.trouble = ""
         """The newest thing that kept a peer or a lane out: shown in the status."""
         self.redials = 0
         self.wanted = config.lanes
         """Source: forward lanes that there should be now; dwcp/dialler.py decides."""
-        self.carrier_note = ""
-        """Why no better carrier is used, for the status."""
+        self.rdma = Rdma(config)
         self.pressed = False
         """The link holds bulk back just now, not a program, a bound or our own processors."""
         self.changed = threading.Event()
@@ -107,10 +98,6 @@ class Session:
         self._idle_since: float | None = None
         self._control: Reassembly[Open | Reset] = Reassembly()
         self._control_ready = threading.Condition()
-        self._coder = Coder()
-        self._chooser_lock = threading.Lock()
-        self._chooser = self._new_chooser(ALL_FEATURES)
-        self._codec = ""
         self._wire_in = 0
         self._rates = Rates(self.started)
 
@@ -145,6 +132,7 @@ class Session:
             readers = list(self._readers.values())
         log.log(logging.ERROR if state == "failed" else logging.INFO, "session %s %s", state, error)
         self.outbox.end(frames.encode(bye) if bye else None)
+        self.encoding.end()
         for flow in flows:
             flow.cut(error or "the session was stopped")
         with self._control_ready:
@@ -155,7 +143,8 @@ class Session:
 
     def flow_changed(self) -> None:
         with self._lock:
-            idle = bool(self._flows) and not any(flow.open for flow in self._flows.values())
+            flows = [flow for flow in self._flows.values() if not flow.internal]
+            idle = bool(flows) and not any(flow.open for flow in flows)
             self._idle_since = (self._idle_since or time.monotonic()) if idle else None
         self.changed.set()
 
@@ -164,12 +153,24 @@ class Session:
     def new_flow(self, service: str) -> Flow | None:
         """Source: number the next accepted connection and tell the peer. None: no more flows, or over."""
         with self._lock:
-            number = len(self._flows) + 1
-            if number > MAX_FLOWS or self.ended:
+            number = 1 + sum(not flow.internal for flow in self._flows.values())
+            if number >= TALK_FLOW or self.ended:
                 return None
             flow = self._make_flow(number, service)
         self.outbox.announce(number, flow.ordinal, service)
         return flow
+
+    def open_talk(self) -> None:
+        """Source: let the two content stores talk, over a flow of their own."""
+        with self._lock:
+            if self.ended or TALK_FLOW in self._flows:
+                return
+            flow = self._make_flow(TALK_FLOW, talk.SERVICE)
+        self.outbox.announce(TALK_FLOW, flow.ordinal, talk.SERVICE)
+        self.start_talk(flow)
+
+    def start_talk(self, flow: Flow) -> None:
+        flow.start(self.encoding.start_talk().far, self.outbound(flow))
 
     def outbound(self, flow: Flow) -> Outbound:
         bulk = self.config.role == "source" and flow.service in BULK_SERVICES  # what comes back is small and urgent
@@ -177,11 +178,11 @@ class Session:
 
     def packer(self, flow: Flow) -> Packer | None:
         """Source: what a bulk flow's bytes go through before they wait for a lane."""
-        return None
+        return self.encoding.packer(flow.service)
 
-    def unpacker(self, flow: Flow) -> Unpacker | None:
+    def unpacker(self, flow: Flow) -> Unpacker:
         """Destination: the way back."""
-        return None
+        return self.encoding.unpacker(flow.number, flow.service)
 
     def control_message(self) -> Open | Reset | None:
         """The next message of flow 0, in order; blocks. None: the session is over. Then call `control_done`."""
@@ -220,7 +221,8 @@ class Session:
     def _make_flow(self, number: int, service: str) -> Flow:
         flow = Flow(number, self, self.config.batch_bytes, self.config.window_seconds, service)
         self._flows[number] = flow
-        self._idle_since = None
+        if not flow.internal:
+            self._idle_since = None
         return flow
 
     # --- lanes ---
@@ -236,7 +238,7 @@ class Session:
                 owner_token=self.config.owner_token,
                 instance=self.instance,
                 bound=self.peer_instance,
-                offers=self.offers,
+                offers=self.encoding.offers,
             )
             if isinstance(answer, Welcome):
                 lanes = asked.lanes, asked.most
@@ -258,8 +260,7 @@ class Session:
 
     def _bind(self, instance: bytes, features: Features) -> None:
         self.peer_instance = instance
-        with self._chooser_lock:
-            self._chooser = self._new_chooser(features)
+        self.encoding.agree(features)
 
     def expect(self, lanes: int, most: int) -> None:
         """Source: how many forward lanes there are at the start, and at most."""
@@ -268,6 +269,13 @@ class Session:
 
     def carry(self, lane: Carrier) -> None:
         """The owner thread of an opened lane stays in here until the lane is lost, has left, or the session is over."""
+        try:
+            lane = self.rdma.upgrade(lane)
+        except (OSError, ProtocolError) as error:
+            lane.close()
+            self.trouble = f"lane {lane.number} lost: {error}"
+            log.warning("%s", self.trouble)
+            return
         writes = (lane.number == RETURN_LANE) == (self.config.role == "destination")
         lanes = self._writers if writes else self._readers
         with self._lock:
@@ -334,7 +342,7 @@ class Session:
                 self.outbox.count(len(job))
                 carried += len(job)
                 continue
-            frame = self._encode(job, lane) if isinstance(job, Batch) else job
+            frame = self.outbox.encoded(job, *self.encoding.compress(job), lane) if isinstance(job, Batch) else job
             lane.send(frame.start, frame.body)
             self.outbox.sent(frame)
             carried += frame.size
@@ -367,32 +375,6 @@ class Session:
             lane.leaving = True
             self.outbox.wake()
 
-    def _encode(self, batch: Batch, lane: Carrier) -> Frame:
-        size = len(batch.body)
-        if batch.codec is not None or size < NOT_WORTH_PACKING:
-            return self.outbox.encoded(batch, batch.codec or Codec.NONE, batch.body, lane)
-        rung = batch.rung or self.choose(batch.body)
-        begun, used = time.perf_counter(), time.thread_time()
-        codec, body = self._coder.encode(rung, batch.body)
-        self.observe(rung, size, len(body), time.thread_time() - used, time.perf_counter() - begun)
-        self._codec = rung if codec is not Codec.NONE else "none"
-        return self.outbox.encoded(batch, codec, body, lane)
-
-    def choose(self, body: Buffer) -> Rung:
-        """The codec for the next batch."""
-        with self._chooser_lock:
-            before = self._chooser.choice
-            rung = self._chooser.next(time.monotonic())
-            if self._chooser.choice is not before:
-                log.info("codec %s -> %s: %s", before.rung, self._chooser.choice.rung, self._chooser.choice.reason)
-            return rung
-
-    def observe(self, rung: Rung, raw: int, wire: int, cpu: float, wall: float) -> None:
-        """A batch was compressed."""
-        if raw >= OBSERVED_FROM:
-            with self._chooser_lock:
-                self._chooser.observe(rung, raw, wire, cpu, wall)
-
     def _read_lane(self, lane: Carrier) -> None:
         while not self.ended:
             message, buffer, size = lane.read()
@@ -410,12 +392,10 @@ class Session:
                 self._handle(message)
 
     def _arrived(self, data: Data, buffer: bytearray | None) -> None:
-        body = data.body
-        if data.codec not in CHAINED:  # those are decoded in order, by the flow
-            body = self._coder.decode(data.codec, body, data.unpacked)
-            if body is not data.body and buffer is not None:
-                self.pool.give(buffer)
-                buffer = None
+        body = self.encoding.decompress(data)
+        if body is not data.body and buffer is not None:
+            self.pool.give(buffer)
+            buffer = None
         if not self.flow(data.flow).arrive(data.seq, Arrived(data, body, buffer)) and buffer is not None:
             self.pool.give(buffer)
 
@@ -454,7 +434,9 @@ class Session:
 
     def _peer_left(self, bye: Bye) -> None:
         text = f"the peer's data path ended: {bye.text}"
-        broken = bye.reason is ByeReason.FAILED or any(flow.open for flow in list(self._flows.values()))
+        broken = bye.reason is ByeReason.FAILED or any(
+            flow.open for flow in list(self._flows.values()) if not flow.internal
+        )
         self._end("failed" if broken else "closed", text, None)
 
     # --- the keeper's part, called about ten times a second ---
@@ -468,7 +450,20 @@ class Session:
                 if reason:
                     lane.cut(reason)
             self._check_deadlines(now)
+            if self.config.role == "source" and self._state == "connected" and self.encoding.stores_talk:
+                self.open_talk()
+        if self._memory_rests():
+            self.encoding.memory_is_over()
         self._measure(now)
+
+    def _memory_rests(self) -> bool:
+        """There was a memory stream, and it is over in both directions."""
+        streams = [flow for flow in list(self._flows.values()) if flow.service == "ram"]
+        return bool(streams) and all(flow.rests for flow in streams)
+
+    def keep_pages(self) -> None:
+        """The process is about to end."""
+        self.encoding.close(whole=self._memory_rests())
 
     def lingered(self, now: float) -> bool:
         """The process has stayed long enough after the end."""
@@ -489,7 +484,7 @@ class Session:
         """What carries the lanes, and why not a better one."""
         lanes = [*self._writers.values(), *self._readers.values()]
         kinds = "+".join(sorted({lane.kind for lane in lanes}))
-        return f"{kinds} ({self.carrier_note})" if kinds and self.carrier_note else kinds
+        return f"{kinds} ({self.rdma.why})" if kinds and self.rdma.why else kinds
 
     @property
     def lanes_alive(self) -> int:
@@ -506,20 +501,19 @@ class Session:
             self.close(f"all flows closed for {config.linger:g} s")
 
     def _measure(self, now: float) -> None:
-        raw = sum(flow.raw_out + flow.raw_in for flow in list(self._flows.values()))
+        raw = sum(flow.raw_out + flow.raw_in for flow in list(self._flows.values()) if not flow.internal)
         delivered = self.outbox.delivered
         if self._rates.add(now, raw, self.outbox.wire_out + self._wire_in, delivered):
             _, out, full = self.outbox.figures()
             queued = sum(lane.queued() for lane in list(self._writers.values()))
             # Only what waits in our kernel waits for the link; the rest of the window waits for the far program.
             self.pressed = full and queued >= 0.3 * out
-            with self._chooser_lock:
-                self._chooser.link(self._rates.delivered, self.pressed or self.outbox.paced)
+            self.encoding.link(self._rates.delivered, self.pressed or self.outbox.paced)
 
     def status(self) -> DataPathStatus:
         window, unacked, _ = self.outbox.figures()
         with self._lock:
-            flows = [self._flows[number] for number in sorted(self._flows)]
+            flows = [self._flows[number] for number in sorted(self._flows) if number != TALK_FLOW]
         statuses = tuple(flow.status() for flow in flows)
         return DataPathStatus(
             role=self.config.role,
@@ -542,17 +536,13 @@ class Session:
             round_trip=self.outbox.round_trip,
             window_bytes=window,
             unacked_bytes=unacked,
-            codec=self._codec,
+            codec=self.encoding.codec,
+            pages=self.encoding.counts(),
             lanes=self.wanted if self.config.role == "source" else len(self.forward),
             carrier=self.carrier,
             rate_limit=self.outbox.rate_limit,
             cpu_seconds=time.process_time(),
         )
-
-    def _new_chooser(self, features: Features) -> Chooser:
-        # Half of the processors: the virtual machine that is being moved needs the rest.
-        cores = max(1, len(os.sched_getaffinity(0)) // 2)
-        return Chooser(allowed_rungs(self.config.codec, features), cores)
 
 
 class Rates:

@@ -28,8 +28,8 @@ MAGIC: Final = 0x4457
 """'DW'."""
 MAX_BATCH: Final = 4 << 20
 """Raw bytes of one DATA frame, and the bound of its encoded body: what does not shrink is sent as it is."""
-MAX_TOKENS: Final = MAX_BATCH + MAX_BATCH // 8 + 4096
-"""Bytes of page tokens of one batch; tokens of what is no page are a little longer than the bytes."""
+MAX_TOKENS: Final = 2 * MAX_BATCH + 2048
+"""Bytes of page tokens of one batch, at most (dwcp.encoding.tokens.bound); mostly far less than its raw bytes."""
 MAX_FLOWS: Final = 256
 """Flows of one session, over its whole life. Flow 0, the session's own, comes on top."""
 MAX_UNACKED_FRAMES: Final = 4096

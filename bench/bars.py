@@ -76,9 +76,13 @@ class Bar:
         return number >= limit if self.better == "more" else number <= limit
 
     def mark(self, value: Value | None) -> str:
-        """ambitious, must, MISSED, or not measured."""
+        """ambitious, must, MISSED, too few (repeats to say that it is reached), or not measured."""
         if value is None:
             return "not measured"
+        mark = self._reached(value)
+        return mark if mark == "MISSED" or value.repeats >= ENOUGH else "too few"
+
+    def _reached(self, value: Value) -> str:
         if self.ambitious is not None and self.reaches(value.number, self.ambitious):
             return "ambitious"
         if self.must is not None:

@@ -108,7 +108,7 @@ class Bench:
                     done = self._pass(cell, number)
                 except (WrongBytes, NotCarried, NotAStream, DwcpError, LabError, RuntimeError, OSError) as error:
                     self.failures.append(f"{cell}: {error}")
-                    self.console.print(f"{title}: FAILED: {error}", style="red", highlight=False)
+                    self.console.print(f"{title}: FAILED: {error}", style="red", highlight=False, soft_wrap=True)
                     continue
             self.passes.append(done.model_copy(update={"run": self.started, "repeat": repeat, "machine": self.machine}))
             save(self.file, merge(self.known, self.passes))

@@ -74,6 +74,11 @@ def test_a_value_is_marked_by_what_it_reaches(number: float, mark: str) -> None:
     assert BY_ID["first-plain"].mark(Value(number, 3, "")) == mark
 
 
+def test_nothing_is_reached_by_too_few_repeats_but_it_can_be_missed() -> None:
+    assert BY_ID["first-plain"].mark(Value(5.0, 2, "")) == "too few"
+    assert BY_ID["first-plain"].mark(Value(3.0, 2, "")) == "MISSED"
+
+
 @pytest.mark.parametrize(("number", "mark"), [(-10, "ambitious"), (0, "ambitious"), (150, "must"), (151, "MISSED")])
 def test_where_less_is_better_the_limits_are_upper_ones(number: float, mark: str) -> None:
     assert BY_ID["silence"].mark(Value(number, 3, "")) == mark

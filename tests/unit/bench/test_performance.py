@@ -22,12 +22,13 @@ def test_every_bar_stands_on_the_page_measured_or_not() -> None:
     text = page(Measured(ROWS), {})
     assert all(bar.what in text for bar in BARS)
     assert "4.00x" in text
-    assert "are not measured yet" in text
 
 
 def test_few_repeats_are_called_few() -> None:
-    assert "1 (too few)" in page(Measured(ROWS), {})
-    assert "too few" not in page(Measured([row(r.method, r.seconds, repeat=i) for r in ROWS for i in range(3)]), {})
+    assert "too few repeats |" in page(Measured(ROWS), {})
+    assert "too few repeats |" not in page(
+        Measured([row(r.method, r.seconds, repeat=i) for r in ROWS for i in range(3)]), {}
+    )
 
 
 def test_a_page_without_results_still_stands() -> None:

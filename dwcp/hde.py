@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from typing import Final
+from typing import Final, Literal
 
 from dwcp.buffers import BufferPool
 from dwcp.encoding.bulk import Packer, Unpacker
@@ -199,6 +199,12 @@ class Encoding:
         return data.body if data.codec in CHAINED else self._coder.decode(data.codec, data.body, data.unpacked)
 
     # --- figures ---
+
+    @property
+    def stores(self) -> Literal["off", "talking", "ready"]:
+        if not self.stores_talk:
+            return "off"
+        return "ready" if self.talk and self.talk.ready else "talking"
 
     def counts(self) -> PageCounts:
         """Over all flows that are looked at."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from dwcp.encoding.messages import KEY, MAX_KEYS, PAGE
 from dwcp.encoding.pages import NONE, Base, Contents, Have, Memory
-from dwcp.encoding.store import Draft, Store, Visit
+from dwcp.encoding.store import Draft, Store, Visit, VisitInfo
 from models.datapath import DataPathConfig
 
 log = logging.getLogger(__name__)
@@ -97,9 +97,12 @@ class Known:
 
     def visit_roots(self) -> tuple[bytes, ...]:
         """Of this VM, newest first."""
+        return tuple(info.root for info in self._own_visits())
+
+    def _own_visits(self) -> list[VisitInfo]:
         if not (self.store and self._use):
-            return ()
-        return tuple(info.root for info in self.store.visits(self._use) if info.vm == self._use.vm)
+            return []
+        return [info for info in self.store.visits(self._use) if info.vm == self._use.vm]
 
     def image_roots(self) -> tuple[bytes, ...]:
         return tuple(info.root for info in self.store.images()) if self.store else ()
@@ -201,6 +204,11 @@ class Known:
             draft, memory = self._draft, self._ram
         contents = memory.contents() if memory else None
         if memory is None or contents is None or not contents.slots:
+            draft.abandon()
+            return
+        best = max((info.pages for info in self._own_visits()), default=0)
+        if contents.slots * 2 < best:
+            log.info("not kept: a move that broke off after %d pages; the last visit has %d", contents.slots, best)
             draft.abandon()
             return
         root = draft.commit(pack_contents(contents), memory.keys(), contents.slots)

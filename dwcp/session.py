@@ -308,6 +308,7 @@ class Session:
         if lane.left.is_set():
             log.info("lane %d has left", lane.number)
         elif not self.ended:
+            reason = lane.doomed or reason
             log.warning("lane %d lost: %s", lane.number, reason)
             self.trouble = f"lane {lane.number} lost: {reason}"
 
@@ -538,6 +539,7 @@ class Session:
             unacked_bytes=unacked,
             codec=self.encoding.codec,
             pages=self.encoding.counts(),
+            stores=self.encoding.stores,
             lanes=self.wanted if self.config.role == "source" else len(self.forward),
             carrier=self.carrier,
             rate_limit=self.outbox.rate_limit,

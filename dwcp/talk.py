@@ -50,6 +50,8 @@ class Talk:
         """`far` is what the flow reads and writes."""
         self._sending = threading.Lock()
         self.over = False
+        self.ready = False
+        """Everything has been said, or heard."""
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="stores", daemon=True).start()
@@ -120,6 +122,7 @@ class SourceTalk(Talk):
                     self._known.have = Have(bytes(self._keys))
                     log.info("the destination has %d pages that may be ours", message.count)
                 self._keys.clear()
+                self.ready = True
             case Want():
                 self._answer(message)
             case _:
@@ -174,6 +177,7 @@ class DestinationTalk(Talk):
             for at in range(0, len(keys), KEYS_AT_ONCE * KEY):
                 self._say(Keys(keys[at : at + KEYS_AT_ONCE * KEY]))
         self._say(Done(total))
+        self.ready = True
 
     def want(self, flow: int, batch: int, ordinals: tuple[int, ...]) -> list[bytes]:
         """Ask the source for pages of a batch, and wait. Raises DwcpError when they do not come."""

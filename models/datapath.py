@@ -167,4 +167,6 @@ class DataPathStatus(Model):
     """What carries the lanes: tls, tcp or rdma; and why not a better one."""
     rate_limit: Count = 0
     pages: PageCounts = PageCounts()
+    stores: Literal["off", "talking", "ready"] = "off"
+    """Whether the hosts' content stores have told each other what they have."""
     cpu_seconds: float = 0.0

@@ -1,7 +1,8 @@
 """What one end of a session knows of the VM's pages from before, and keeps for the next time.
 
 While the memory stream runs, every page that went by lies in a slab, which both ends fill alike. If the host has a
-store, that slab is a file of it and becomes a visit: when the VM comes back, both hosts have the same base. All of this
+store, the slab becomes a visit of it afterwards: when the VM comes back, both hosts have the same base. (Mapping a file
+of the store as the slab would save that writing, and cost page faults and write-back while the guest waits.) All this
 is only ever a saving. Whatever fails here (no room, a damaged page, a store of another version) costs bytes, never the
 move; that the right bytes arrive is the gate's business.
 """
@@ -9,6 +10,7 @@ move; that the right bytes arrive is the gate's business.
 from __future__ import annotations
 
 import logging
+import os
 import struct
 import threading
 from array import array
@@ -19,7 +21,7 @@ from typing import Final
 
 from dwcp.encoding.messages import KEY, MAX_KEYS, PAGE
 from dwcp.encoding.pages import NONE, Base, Contents, Have, Memory
-from dwcp.encoding.store import Draft, Store, Visit, VisitInfo
+from dwcp.encoding.store import Store, Visit, VisitInfo
 from models.datapath import DataPathConfig
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,7 @@ log = logging.getLogger(__name__)
 DISK_SLOTS: Final = 65536
 """256 MiB for the blocks of each copied disk: repeats inside a disk image lie close together."""
 SLOTS_PER_MIB: Final = 256
-HELD_VISITS: Final = 2
-"""Of this VM, kept from being evicted to make room for the new one."""
+WRITE_BYTES: Final = 8 << 20
 
 Supply = Callable[[list[int], memoryview], list[int]]
 """Pages by their numbers in a set, verified, into the view; the positions that could not be supplied."""
@@ -55,7 +56,6 @@ class Known:
         self._visits: dict[bytes, Visit] = {}
         self._sets: list[KnownSet] = []
         self._lock = threading.Lock()
-        self._draft: Draft | None = None
         self._ram: Memory | None = None
         self._ram_taken = False
         self._kept = False
@@ -80,17 +80,14 @@ class Known:
 
     def prepare(self) -> None:
         """Make room before the move begins: the first touch of memory costs more than hashing it."""
-        for root in self.visit_roots()[:HELD_VISITS]:
-            self._visit(root)
         with self._lock:
-            if self._slots:
-                self._prepared()
+            memory = self._prepared() if self._slots else None
+        if memory:
+            memory.prefault()
 
     def _prepared(self) -> Memory:
         if self._ram is None:
-            if self.store and self._use:
-                self._draft = self.store.begin(self._use, self._slots)
-            self._ram = Memory(self._slots, self._draft.fd) if self._draft else Memory(self._slots)
+            self._ram = Memory(self._slots)
         return self._ram
 
     # --- what both ends have ---
@@ -198,35 +195,43 @@ class Known:
     def keep(self) -> None:
         """The memory stream is over, however it ended: what went by is worth knowing. Idempotent."""
         with self._lock:
-            if self._kept or not self._draft:
-                return
-            self._kept = True
-            draft, memory = self._draft, self._ram
-        contents = memory.contents() if memory else None
-        if memory is None or contents is None or not contents.slots:
-            draft.abandon()
+            memory, kept, self._kept = self._ram, self._kept, True
+        if kept or memory is None or not (self.store and self._use) or not (slots := memory.contents().slots):
             return
         best = max((info.pages for info in self._own_visits()), default=0)
-        if contents.slots * 2 < best:
-            log.info("not kept: a move that broke off after %d pages; the last visit has %d", contents.slots, best)
-            draft.abandon()
+        if slots * 2 < best:
+            log.info("not kept: a move that broke off after %d pages; the last visit has %d", slots, best)
             return
-        root = draft.commit(pack_contents(contents), memory.keys(), contents.slots)
+        draft = self.store.begin(self._use, slots)
+        if draft is None:
+            return
+        with draft:
+            try:
+                write_all(draft.fd, memoryview(memory.slab)[: slots * PAGE])
+            except OSError as error:
+                log.warning("not kept: %s", error)
+                return
+            root = draft.commit(pack_contents(memory.contents()), memory.keys(), slots)
         if root:
-            log.info("kept as visit %s: %d pages", root.hex(), contents.slots)
+            log.info("kept as visit %s: %d pages", root.hex(), slots)
 
     def close(self, *, whole: bool) -> None:
         """Keep what went by, if nobody writes to it any more, and let go of the rest."""
         if whole:
             self.keep()
         with self._lock:
-            if self._draft and not self._kept:
-                self._draft.abandon()
             visits, self._visits = list(self._visits.values()), {}
         for visit in visits:
             visit.close()
         if self.store:
             self.store.close()
+
+
+def write_all(fd: int, data: memoryview) -> None:
+    """From the file's start. Raises OSError."""
+    at = 0
+    while at < len(data):
+        at += os.pwrite(fd, data[at : at + WRITE_BYTES], at)
 
 
 def pack_contents(contents: Contents) -> bytes:

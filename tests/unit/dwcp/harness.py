@@ -252,6 +252,7 @@ class Pair:
             "open_within": 20,
             "linger": 20,
             "lifetime": 120,
+            "page_memory_mib": 32,
         }
         return DataPathConfig(**{**values, **changes})
 

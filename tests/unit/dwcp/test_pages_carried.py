@@ -43,10 +43,12 @@ class Hosts:
         got: dict[int, bytes] = {}
         server = Server(pair.path(service), lambda number, sock: got.update({number: read_all(sock)}))
         images = options.pop("images", ())
-        middle = options.pop("middle", None)
+        middle, limit = options.pop("middle", None), options.pop("limit_mib", 400)
         both = {"page_memory_mib": 32, **options}
         used = {
-            host: StoreUse(settings=self.settings(host, images=images if host == destination else ()), vm=VM)
+            host: StoreUse(
+                settings=self.settings(host, limit_mib=limit, images=images if host == destination else ()), vm=VM
+            )
             for host in (source, destination)
         }
         port = pair.start_destination(store=used[destination], **both).port
@@ -158,7 +160,7 @@ def test_a_store_that_loses_its_pages_while_the_move_runs_costs_bytes_and_nothin
 
 def test_a_store_without_room_keeps_nothing_and_the_move_goes_on(hosts: Hosts, tmp_path: Path) -> None:
     guest = Guest(7, {"pc.ram": PAGES})
-    near, _ = hosts.move("a", "b", memory(guest), page_memory_mib=500)
+    near, _ = hosts.move("a", "b", memory(guest), limit_mib=5)
     assert near.pages.fresh > 0
     assert not list(tmp_path.rglob("slab"))
 

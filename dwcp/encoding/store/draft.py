@@ -105,7 +105,7 @@ class Draft:
             fcntl.flock(held.fd, fcntl.LOCK_UN)  # a copy of the descriptor elsewhere must not keep it locked
             held.release()
             try:
-                space.drop_superseded(folder, self._settings)
+                space.drop_useless(folder, self._settings, "visits")
             except OSError as error:
                 log.warning("earlier visits of %s could not be removed: %s", use.vm, error)
         return root

@@ -16,6 +16,7 @@ ENTRY is `created.root.nonce`: nanoseconds (20 digits), 32 and 16 hexadecimal di
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -45,6 +46,9 @@ MAX_MARKS: Final = 1 << 20
 _PARTS: Final = ("visits", "images", "drafts")
 _STAY: Final = frozenset({"FORMAT", "FORMAT.new", "lock", "aside", "lost+found"})
 _ENTRY: Final = re.compile(r"(\d{20})\.([0-9a-f]{32})\.([0-9a-f]{16})")
+_BROKEN: Final = frozenset(
+    {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO, errno.EIO, errno.EUCLEAN, errno.ENODATA}
+)
 _MARK: Final = struct.Struct(">I")
 
 
@@ -72,13 +76,15 @@ class Held:
         self.fd = fd
 
     def open(self, name: str, flags: int = os.O_RDONLY) -> int:
-        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=self.fd)
+        return os.open(name, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=self.fd)
 
     def read(self, name: str, length: int = -1) -> bytes:
         """The file, or its first `length` bytes."""
-        file = self.open(name)
-        with os.fdopen(file, "rb") as stream:
+        with os.fdopen(self.open(name), "rb") as stream:
             return stream.read(length)
+
+    def size(self, name: str) -> int:
+        return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size
 
     def write(self, name: str, *parts: bytes) -> None:
         """A new file, on the disk when this returns."""
@@ -109,6 +115,9 @@ class Held:
             marks = self.read("damaged", MAX_MARKS * _MARK.size)
         except FileNotFoundError:
             return set()
+        except OSError as error:
+            log.warning("%s/damaged cannot be read: %s; the whole entry counts as damaged", self.path, error)
+            return {WHOLE}
         return {place for (place,) in _MARK.iter_unpack(marks[: len(marks) // _MARK.size * _MARK.size])}
 
     def mark(self, *places: int) -> None:
@@ -119,6 +128,17 @@ class Held:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+@contextlib.contextmanager
+def expecting(what: str) -> Iterator[None]:
+    """Turn what only a damaged entry or disk does into StoreDamaged: one bad entry must not hide the others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _BROKEN:
+            raise StoreDamaged(f"its {what} cannot be read ({error.strerror})") from error
+        raise
 
 
 def hold(path: Path, *, alone: bool = False) -> Held | None:
@@ -182,6 +202,11 @@ class Folder:
             return (self.path / "FORMAT").read_bytes() == FORMAT
         except FileNotFoundError:
             return False
+
+    def check(self) -> None:
+        """Raises StoreFailed or OSError when a store is not there, and could not be."""
+        if not self.is_store() and self.path.exists():
+            self._check_others()
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -294,6 +319,9 @@ class Folder:
     def _make(self) -> None:
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._check_owner()
+        self._check_others()
+
+    def _check_others(self) -> None:
         others = {path.name for path in _list(self.path)} - _STAY - set(_PARTS)
         if others and not (self.path / "FORMAT").exists():
             raise StoreFailed(f"{self.path} holds other files ({min(others)}) and is no store; give an empty folder")

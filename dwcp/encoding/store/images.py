@@ -22,7 +22,7 @@ from typing import Final
 
 from blake3 import blake3
 
-from dwcp.encoding.store.folder import WHOLE, Entry, Held, condemn, hold, log, peek
+from dwcp.encoding.store.folder import WHOLE, Entry, Held, condemn, expecting, hold, log, peek
 from dwcp.encoding.store.reading import KEY, PAGE, Buffer, Readers, digest, gather
 from dwcp.errors import StoreDamaged, StoreFailed
 
@@ -222,16 +222,13 @@ class Image:
 
 def _header(held: Held, entry: Entry) -> ImageHeader:
     """Raises StoreDamaged unless header, name and the sizes of all files fit together."""
-    try:
+    with expecting("header"):
         head = ImageHeader.parse(held.read("index", HEADER_BYTES + 4096))
         if head.root != entry.root:
             raise StoreDamaged("its header belongs to another index")
         for name, size in (("blocks", head.blocks * PLACE_BYTES), ("keys", head.blocks * KEY)):
-            found = os.stat(name, dir_fd=held.fd, follow_symlinks=False).st_size
-            if found != size:
+            if (found := held.size(name)) != size:
                 raise StoreDamaged(f"its {name} have {found} bytes instead of {size}")
-    except FileNotFoundError as error:
-        raise StoreDamaged(f"its {error.filename} is missing") from error
     return head
 
 
@@ -240,8 +237,9 @@ def _mapped(held: Held, name: str, expected: bytes) -> mmap.mmap:
     file = held.open(name)
     try:
         running = blake3()
-        while chunk := os.read(file, 1 << 20):
-            running.update(chunk)
+        with expecting(name):
+            while chunk := os.read(file, 1 << 20):
+                running.update(chunk)
         if running.digest(KEY) != expected:
             raise StoreDamaged(f"its {name} were changed")
         return mmap.mmap(file, 0, prot=mmap.PROT_READ)

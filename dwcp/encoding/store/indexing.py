@@ -94,6 +94,8 @@ def run(folder: Folder, settings: StoreSettings, paths: Sequence[str] | None, te
             path for path, head in known.items() if not (path in meant or (head.by_hand and Path(path).exists()))
         ]
         report.dropped += drop(folder, outlived)
+    with folder.locked():
+        space.drop_useless(folder, settings, "images")
     return report
 
 
@@ -136,7 +138,7 @@ def _index(folder: Folder, settings: StoreSettings, path: str, by_hand: bool, re
                 raise StoreFailed("it was changed while it was read; a VM uses it")
             held.write("index", ImageHeader(kind, by_hand, blocks, before, root, places, path).pack())
             with folder.locked():
-                target = folder.publish(held, "images", root)
+                folder.publish(held, "images", root)
         except BaseException:
             folder.discard(held)
             raise
@@ -146,10 +148,6 @@ def _index(folder: Folder, settings: StoreSettings, path: str, by_hand: bool, re
         os.close(file)
     report.read_bytes += total * PAGE
     report.blocks += blocks
-    with folder.locked():
-        for entry in folder.entries("images"):
-            if entry.path != target and (head := images.header(entry)) is not None and head.path == path:
-                folder.remove(entry.path)
 
 
 def _hash(

@@ -6,12 +6,10 @@ that happens to the file afterwards matters.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Final, TypeAlias
 
 from blake3 import blake3
@@ -35,24 +33,11 @@ def digest(*parts: Buffer) -> bytes:
     return running.digest(KEY)
 
 
-@cache
-def _keyer() -> Callable[[Buffer], bytes]:
-    """The page stage's own, which hashes in bulk, where it is there; imported late, as most commands hash nothing."""
-    try:
-        keyer: Callable[[Buffer], bytes] = importlib.import_module("dwcp.encoding.pages").page_keys
-    except ImportError:
-        return _one_by_one
-    return keyer
-
-
-def _one_by_one(pages: Buffer) -> bytes:
-    view = memoryview(pages)
-    return b"".join([blake3(view[at : at + PAGE]).digest(KEY) for at in range(0, len(view), PAGE)])
-
-
 def page_keys(pages: Buffer) -> bytes:
-    """Keys of whole pages, one after the other."""
-    return _keyer()(pages)
+    """Keys of whole pages, one after the other; in bulk and without the GIL where the page stage's C part is built."""
+    from dwcp.encoding.pages import page_keys as bulk  # late: most commands hash nothing
+
+    return bulk(pages)
 
 
 class Readers:

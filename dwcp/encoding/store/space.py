@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from dwcp.encoding.store import images, visit
-from dwcp.encoding.store.folder import Entry, Folder, log, marks
+from dwcp.encoding.store.folder import Entry, Folder, Kind, log, marks
 from dwcp.errors import StoreFailed
 from models.store import StoreSettings
 
@@ -140,12 +140,12 @@ def prune(folder: Folder, settings: StoreSettings, limit: int) -> tuple[int, int
     return removed, max(0, before - left), left
 
 
-def drop_superseded(folder: Folder, settings: StoreSettings) -> int:
+def drop_useless(folder: Folder, settings: StoreSettings, kind: Kind) -> int:
     """Remove what can serve no move any more and is not open; bytes freed. Call it with the folder locked."""
     return sum(
         item.entry.size
         for item in survey(folder, settings)
-        if item.useless and item.entry.kind == "visits" and folder.remove(item.entry.path)
+        if item.useless and item.entry.kind == kind and folder.remove(item.entry.path)
     )
 
 

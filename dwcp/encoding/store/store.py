@@ -38,18 +38,19 @@ class Pruned:
 
 
 class Store:
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, *, strict: bool = False) -> None:
+        """`strict`: raise StoreFailed or OSError instead, for people who asked for something."""
         self.settings = settings
+        self._strict = strict
         self._folder = Folder(Path(settings.folder))
         self._open: dict[bytes, Image] = {}
         self._lock = threading.Lock()
 
     def trouble(self) -> str:
         """Why the store cannot be used, for people; empty when it can, or is not there yet."""
-        if not self.settings.limit_mib:
-            return "it is switched off: limit_mib is 0"
         try:
-            self._folder.is_store()
+            self._wanted()
+            self._folder.check()
         except (OSError, StoreFailed) as error:
             return str(error)
         return ""
@@ -217,6 +218,8 @@ class Store:
         try:
             yield
         except (OSError, StoreFailed) as error:
+            if self._strict:
+                raise
             log.warning("%s: %s", what, error)
 
 

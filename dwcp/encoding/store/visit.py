@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from dwcp.encoding.store.folder import WHOLE, Entry, Held, condemn, hold, log, peek
+from dwcp.encoding.store.folder import WHOLE, Entry, Held, condemn, expecting, hold, log, peek
 from dwcp.encoding.store.reading import KEY, PAGE, RUN, Buffer, Readers, digest, gather
 from dwcp.errors import StoreDamaged
 
@@ -122,14 +122,16 @@ class Visit:
         try:
             if WHOLE not in held.damaged():
                 head = _header(held, entry)
-                data = held.read("visit")
+                with expecting("map"):
+                    data = held.read("visit")
                 end = HEADER_BYTES + head.contents_bytes
                 contents, keys = data[HEADER_BYTES:end], data[end:]
                 if len(keys) != head.slots * KEY:
                     raise StoreDamaged("its keys were cut")
                 if root_of(contents, keys) != head.root:
                     raise StoreDamaged("its map or its keys were changed")
-                return cls(held, head, contents, keys)
+                with expecting("slab"):
+                    return cls(held, head, contents, keys)
         except StoreDamaged as error:
             condemn(held, error)
         except BaseException:
@@ -208,7 +210,7 @@ class Visit:
 
 def _header(held: Held, entry: Entry) -> VisitHeader:
     """Raises StoreDamaged unless header, name and the sizes of both files fit together."""
-    try:
+    with expecting("header or slab"):
         head = VisitHeader.parse(held.read("visit", HEADER_BYTES))
         if head.root != entry.root:
             raise StoreDamaged("its header belongs to another visit")
@@ -216,9 +218,6 @@ def _header(held: Held, entry: Entry) -> VisitHeader:
             ("visit", HEADER_BYTES + head.contents_bytes + head.slots * KEY),
             ("slab", head.slots * PAGE),
         ):
-            found = os.stat(name, dir_fd=held.fd, follow_symlinks=False).st_size
-            if found != size:
+            if (found := held.size(name)) != size:
                 raise StoreDamaged(f"its {name} has {found} bytes instead of {size}")
-    except FileNotFoundError as error:
-        raise StoreDamaged(f"its {error.filename} is missing") from error
     return head

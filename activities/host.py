@@ -20,17 +20,20 @@ from activities.folder import Folder, living
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
-from clouds.kvm import admission, inventory, leftover, sheet
+from clouds.kvm import admission, disks, errors, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
-from clouds.kvm.migration import Departure, MigrateCall
+from clouds.kvm.migration import Departing, Departure, MigrateCall
 from dwcp import control
+from models.disks import DisksReport, PrepareDisks, SettleDisks
 from models.host import Findings, HostReport, HostSettings, VmSheet, VmSighting
 from models.migration import (
     ClosePath,
     Endpoint,
+    LimitPath,
     MoveResult,
     MoveVm,
     OpenPath,
+    PathLimit,
     PathReport,
     Progress,
     VmRef,
@@ -67,7 +70,7 @@ class HostActivities:
     def inspect_vm(self, vm: VmRef) -> VmSheet:
         """What a destination has to know of the VM."""
         with self._session() as session:
-            return sheet.vm_sheet(session, self._settings.host, vm)
+            return sheet.vm_sheet(session, self._settings.host, vm, self._settings.trusted_network)
 
     @activity.defn(name="novacron.admit_vm", no_thread_cancel_exception=True)
     @translated
@@ -100,6 +103,39 @@ class HostActivities:
         with self._session() as session:
             group = inventory.qemu_group(session)
         return path.open_end(self._settings, order, group)
+
+    @activity.defn(name="novacron.prepare_disks", no_thread_cancel_exception=True)
+    @translated
+    def prepare_disks(self, order: PrepareDisks) -> DisksReport:
+        """Run on the destination: make empty images for the disks that are copied."""
+        return DisksReport(paths=disks.make(order.disks, order.migration_id))
+
+    @activity.defn(name="novacron.settle_disks", no_thread_cancel_exception=True)
+    @translated
+    def settle_disks(self, order: SettleDisks) -> DisksReport:
+        """Run on the destination when the move has ended: keep the copied images, or remove them."""
+        settle = disks.keep if order.keep else disks.remove
+        return DisksReport(paths=settle(order.disks, order.migration_id))
+
+    @activity.defn(name="novacron.start_post_copy", no_thread_cancel_exception=True)
+    @translated
+    def start_post_copy(self, vm: VmRef) -> VmSighting:
+        """Run on the source: let the VM switch now. Fails while libvirt is not far enough; asked again, it is no error
+        that the VM has switched already."""
+        with Departure(lambda listen: self._session(listen), vm) as departure:
+            seen = departure.look()
+            if not seen.post_copy and (objection := departure.start_post_copy()):
+                raise errors.HostUnavailable(
+                    f"libvirt does not switch {vm.vm} to post-copy yet: {objection}", "It is asked again."
+                )
+        with self._session() as session:
+            return inventory.look_for(session, self._settings.host, vm)
+
+    @activity.defn(name="novacron.limit_path", no_thread_cancel_exception=True)
+    @translated
+    def limit_path(self, order: LimitPath) -> PathLimit:
+        """Change what this host's end of a data path may put on the link."""
+        return path.limit(self._settings, order)
 
     @activity.defn(name="novacron.close_path", no_thread_cancel_exception=True)
     @translated
@@ -134,7 +170,8 @@ class HostActivities:
             ).run()
 
     def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
-        call = MigrateCall(self._session(), order.vm, folder, order.policy)
+        wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume)
+        call = MigrateCall(self._session(), wanted)
         with self._lock:
             self._calls[order.migration_id] = call
         return call

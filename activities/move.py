@@ -3,7 +3,8 @@
 Each turn looks at libvirt and at the data path, lets `clouds.kvm.decision` say where the move stands, and acts on that
 and on nothing it remembers; so an attempt that finds the move half-way does just what the first one would do.
 A cancel, the deadline and a failed data path all end a move in one way: libvirt's job is aborted, again and again,
-until libvirt says where the VM is. Losing touch with libvirtd ends nothing: it is asked until it answers.
+until libvirt says where the VM is. Nothing ends a post-copy: the VM runs at the destination, and needs what is here.
+Losing touch with libvirtd ends nothing either: it is asked until it answers.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from activities import errors
 from activities.folder import Folder, Started
 from activities.heartbeat import Stop, detached
 from clouds.kvm import errors as kvm
+from clouds.kvm.convergence import Convergence
 from clouds.kvm.decision import Call, Decision, Situation, decide
 from clouds.kvm.migration import Departure, MigrateCall, Sight
 from clouds.kvm.progress import Tracker
 from dwcp.errors import ControlFailed, NotRunning
 from models import failures
 from models.datapath import DataPathStatus
-from models.migration import MoveResult, MoveVm, Progress
+from models.migration import MoveResult, MoveVm, Phase, Progress
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +82,10 @@ class Move:
         self._around = around
         self._last = so_far or Progress()
         taken = max(0.0, around.clock() - started.at) if (started := folder.started()) else 0.0
-        self._tracker = Tracker.resume(self._last, started=order.started + taken)
+        self._tracker = Tracker.resume(self._last, order.started + taken, order.memory_mib << 20)
+        self._convergence = Convergence(order.policy.mode, order.policy.finish_within)
+        self._post_copy = order.resume or self._last.phase == "post-copy"
+        """The VM was seen to run at the destination before all of its memory was there."""
         self._wake = threading.Event()
         self._figures = threading.Event()
         self._path: DataPathStatus | None = None
@@ -101,9 +106,11 @@ class Move:
             if decision and decision.action == "start" and not self._give_up():
                 self._begin(decision.reason)
             elif decision is None or decision.action == "watch":
-                self._give_up()
-                if self._ending and decision:
+                giving_up = self._give_up()
+                if giving_up and decision:
                     self._abort()
+                elif decision:
+                    self._switch()
             else:
                 return self._end(decision)
             self._wake.wait(TURN)
@@ -125,6 +132,7 @@ class Move:
             return None
         self._answered = self._around.now()
         self._sight = sight
+        self._post_copy = self._post_copy or sight.post_copy
         self._report(sight, self._note())
         return decide(self._situation(sight))
 
@@ -138,6 +146,7 @@ class Move:
             completed=self._departure.completed is not None,
             path=self._path.state if self._path and self._path_lives else None,
             carried=self._path.raw_out > 0 if self._path else None,
+            resume=self._order.resume,
         )
 
     def _call_state(self) -> Call:
@@ -164,11 +173,22 @@ class Move:
         """When the move began, by the marker: a restart of the worker buys no time."""
         return self._folder.started() or Started(at=self._around.clock())
 
+    def _switch(self) -> None:
+        """To post-copy, when that is wanted and its moment has come. libvirt may object; then the next turn asks."""
+        if self._post_copy or self._sight.job != "migration" or self._sight.sample is None:
+            return
+        elapsed = self._around.clock() - self._started().at
+        if why := self._convergence.advice(elapsed, self._sight.sample):
+            objection = self._departure.start_post_copy()
+            logger.info("%s: post-copy, for %s: %s", self._vm, why, objection or "started")
+
     def _give_up(self) -> bool:
         """Find a reason to end the move, once; raise when this attempt alone is to end."""
         stop = self._around.stop()
         if stop == "detach":
             raise detached(f"the move of {self._vm}")
+        if self._post_copy:
+            return False
         if self._ending is None:
             if stop == "cancel":
                 self._ending = "cancelled"
@@ -223,6 +243,8 @@ class Move:
             iterations=figures.iterations if figures else self._last.iteration,
             attached=not self._begun_here,
             cancel_came_too_late=self._ending == "cancelled" or self._around.stop() == "cancel",
+            post_copy=self._post_copy,
+            disk_total=figures.disk_total if figures else self._last.disk_total,
         )
 
     def _failure(self, decision: Decision) -> Exception:
@@ -231,6 +253,11 @@ class Move:
         match decision.action:
             case "refused":
                 return kvm.Refused(f"{where}: {decision.reason}", "Wait until that has ended, or end it.")
+            case "broken off":
+                return kvm.Ambiguous(
+                    f"{where}: {decision.reason}{self._words()}",
+                    "Destroy neither half: each holds memory that the other has not.",
+                )
             case "in doubt":
                 return kvm.Ambiguous(f"{where}: {decision.reason}", "Ask both hosts with `virsh domstate --reason`.")
             case "gone":
@@ -270,6 +297,10 @@ class Move:
         return f" ({'; '.join(said)})" if said else ""
 
     def _note(self) -> str:
+        if self._post_copy:
+            lost = self._path is None or not self._path_lives or self._path.state != "connected"
+            runs = f"the VM runs on {self._order.destination}, its last memory follows"
+            return f"{runs}; link lost: it waits where that memory is missing" if lost else runs
         if self._ending:
             return f"giving up ({self._ending}): waiting for libvirt to end its job"
         if self._path and self._path.state == "link-lost":
@@ -279,5 +310,6 @@ class Move:
     def _report(self, sight: Sight | None, note: str) -> None:
         path = self._path if self._path_lives else None
         sample = sight.sample if sight and sight.job == "migration" else None
-        self._last = self._tracker.progress(self._around.now(), sample, path, note=note)
+        phase: Phase = "post-copy" if self._post_copy else "moving"
+        self._last = self._tracker.progress(self._around.now(), sample, path, phase, note)
         self._around.report(self._last)

@@ -25,7 +25,8 @@ from dwcp.errors import ControlFailed, NotRunning
 from models import failures
 from models.datapath import DataPathConfig, DataPathStatus, Service
 from models.host import HostSettings
-from models.migration import Endpoint, OpenPath
+from models.migration import Endpoint, LimitPath, OpenPath, PathLimit
+from models.store import StoreUse
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,13 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
     """Source: its service paths are listened on, and libvirt and QEMU connect to them. Destination: they are dialled;
     there QEMU itself listens at ram.sock and nbd.sock, and virt leads to this host's libvirtd."""
     source = order.endpoint is not None
+    policy = order.policy
+    if policy.protection == "none" and not settings.trusted_network:
+        raise errors.final(
+            failures.REFUSED,
+            f"protection: none was asked for, and the settings of {settings.host} do not trust its migration network. "
+            f"Use protection tls, or set trusted_network on both hosts if nobody else can listen there",
+        )
     virt = folder.socket("virt") if source else settings.libvirt_socket
     return DataPathConfig(
         role="source" if source else "destination",
@@ -55,10 +63,25 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
             Service(name="nbd", path=folder.socket("nbd")),
         ),
         tls=settings.tls,
-        lanes=order.policy.lanes,
-        codec=order.policy.codec,
-        resume_within=order.policy.resume_within,
+        more_addresses=order.endpoint.more_addresses if order.endpoint else settings.more_migration_addresses,
+        lanes=policy.lanes,
+        max_lanes=max(policy.lanes, policy.max_lanes),
+        rate_limit=policy.wire_mib << 20,
+        protection=policy.protection,
+        rdma=policy.rdma,
+        codec=policy.codec,
+        page_memory_mib=policy.page_memory_mib,
+        store=_store(settings, order),
+        resume_within=policy.resume_within,
     )
+
+
+def _store(settings: HostSettings, order: OpenPath) -> StoreUse | None:
+    """What the process may do with this host's store: nothing, unless policy and host both have one."""
+    policy, uuid = order.policy, order.vm.uuid if order.vm else None
+    if not (policy.store and settings.store.limit_mib and uuid):
+        return None
+    return StoreUse(settings=settings.store, vm=uuid, tenant=policy.tenant, scope=policy.store_scope)
 
 
 def launcher(settings: HostSettings) -> tuple[str, ...]:
@@ -83,7 +106,9 @@ def open_end(settings: HostSettings, order: OpenPath, qemu_group: int | None = N
         LISTENING_WITHIN if wanted.role == "destination" else CONNECTED_WITHIN,
         lambda: _late(folder, wanted),
     )
-    return order.endpoint or Endpoint(address=settings.migration_address, port=status.port)
+    return order.endpoint or Endpoint(
+        address=settings.migration_address, port=status.port, more_addresses=settings.more_migration_addresses
+    )
 
 
 def _running(folder: Folder, wanted: DataPathConfig) -> bool:
@@ -106,6 +131,17 @@ def _running(folder: Folder, wanted: DataPathConfig) -> bool:
         )
     stop(folder)
     return False
+
+
+def limit(settings: HostSettings, order: LimitPath) -> PathLimit:
+    """Change the bound of a path that lives here."""
+    folder = Folder.of(settings, order.migration_id)
+    try:
+        return PathLimit(bytes_per_second=control.limit(folder.path, order.bytes_per_second).rate_limit)
+    except NotRunning as error:
+        raise errors.final(
+            failures.NOT_FOUND, f"no data path of migration {order.migration_id} runs on {settings.host}: {error}"
+        ) from error
 
 
 def _listening(folder: Folder) -> DataPathStatus | None:

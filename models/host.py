@@ -8,6 +8,8 @@ from pydantic import Field
 
 from models.base import AbsolutePath, Address, Count, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
+from models.disks import DiskImage
+from models.migration import MigrationPolicy
 from models.store import StoreSettings
 
 
@@ -55,6 +57,8 @@ class DiskReport(Model):
     path: AbsolutePath
     readonly: bool = False
     identity: Annotated[str, Field(max_length=1024)] = ""
+    image: DiskImage | None = None
+    """What a copy of it needs; None for what cannot be copied: devices, network disks, bases of other images."""
 
 
 class VmReport(Model):
@@ -114,6 +118,10 @@ class VmSheet(Model):
     """Attached devices of the host itself: they cannot move."""
     qemu_version: Annotated[str, Field(max_length=32)] = ""
     host_uuid: Annotated[str, Field(max_length=64)] = ""
+    trusted_network: bool = False
+    """The source's settings trust the migration network."""
+    policy: MigrationPolicy = MigrationPolicy()
+    """How the move is wanted."""
 
 
 class Finding(Model):
@@ -127,6 +135,8 @@ class Finding(Model):
 
 class Findings(Model):
     items: Annotated[tuple[Finding, ...], Field(max_length=200)] = ()
+    copies: Annotated[tuple[DiskImage, ...], Field(max_length=64)] = ()
+    """Disk images that have to be copied, as the policy allows."""
 
 
 class VmSighting(Model):

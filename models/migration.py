@@ -60,7 +60,8 @@ class MigrateRequest(Model):
     policy: MigrationPolicy = MigrationPolicy()
 
 
-Phase = Literal["checking", "preparing", "moving", "confirming", "cleaning", "done", "failed", "cancelled"]
+Phase = Literal["checking", "preparing", "moving", "post-copy", "confirming", "cleaning", "done", "failed", "cancelled"]
+"""post-copy: the VM runs at the destination already, and the rest of its memory is still on the way."""
 
 
 class Progress(Model):
@@ -73,6 +74,9 @@ class Progress(Model):
     elapsed: Seconds = 0
     memory_total: Count = 0
     memory_remaining: Count = 0
+    disk_total: Count = 0
+    """Bytes of disk images that are copied with the VM."""
+    disk_remaining: Count = 0
     iteration: Count = 0
     raw_rate: float = 0
     wire_rate: float = 0
@@ -104,6 +108,21 @@ class OpenPath(Model):
     peer: Name
     endpoint: Endpoint | None = None
     policy: MigrationPolicy = MigrationPolicy()
+    vm: VmRef | None = None
+    """Whose memory is carried: with its UUID the hosts' stores can be used."""
+
+
+class LimitPath(Model):
+    """Bound what a data path end puts on the link; 0 is no bound."""
+
+    migration_id: MigrationId
+    bytes_per_second: Count
+
+
+class PathLimit(Model):
+    """The bound as it stands now."""
+
+    bytes_per_second: Count
 
 
 class MoveVm(Model):
@@ -116,6 +135,12 @@ class MoveVm(Model):
     policy: MigrationPolicy = MigrationPolicy()
     started: Seconds = 0
     """Seconds the operation had already taken when this step was scheduled (for progress)."""
+    memory_mib: Count = 0
+    """The VM's memory (for progress, until libvirt tells it)."""
+    resume: bool = False
+    """Post-copy broke off, and this is a new data path: go on from there."""
+    copies: Annotated[tuple[Name, ...], Field(max_length=64)] = ()
+    """Disks (vda, ...) whose images are copied too."""
 
 
 class MoveResult(Model):
@@ -128,6 +153,9 @@ class MoveResult(Model):
     attached: bool = False
     """This attempt found the move already running (or finished) rather than starting it."""
     cancel_came_too_late: bool = False
+    post_copy: bool = False
+    """The VM switched before all of its memory was across."""
+    disk_total: Count = 0
 
 
 class ClosePath(Model):
@@ -161,6 +189,12 @@ class MigrationOutcome(Model):
     downtime_ms: Count = 0
     """libvirt's own figure for the final pause."""
     memory_bytes: Count = 0
+    disk_bytes: Count = 0
+    """Of disk images that were copied with the VM."""
+    post_copy: bool = False
+    """The VM switched before all of its memory was across."""
+    recoveries: Count = 0
+    """How often post-copy broke off and went on over a new data path."""
     raw_bytes: Count = 0
     """Bytes QEMU and libvirt wrote into the data path."""
     wire_bytes: Count = 0

@@ -9,6 +9,7 @@ import os
 import platform
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 from pydantic import TypeAdapter, ValidationError
@@ -40,6 +41,7 @@ from workflows.migrate_vm import MigrateVm
 
 Watcher = Callable[[Progress], None]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
+_STEERED_WITHIN = timedelta(seconds=90)
 _INVENTORY_WITHIN = timedelta(minutes=5)
 
 
@@ -80,6 +82,21 @@ class Migration:
             return await self._handle.execute_update(
                 MigrateVm.cancel, reason, id=uuid4().hex, rpc_timeout=timedelta(seconds=30)
             )
+
+    async def limit(self, mib: int) -> str:
+        """Bound what the move puts on the link to MiB a second; 0: no bound. Refused when nothing crosses any more."""
+        return await self._steer("set_bandwidth", mib)
+
+    async def post_copy_now(self) -> str:
+        """Let the VM switch before all of its memory is across. Refused in mode pre-copy, and when it has switched."""
+        return await self._steer("post_copy_now")
+
+    async def _steer(self, update: str, *args: Any) -> str:
+        with _our_errors(self.id):
+            answer: str = await self._handle.execute_update(
+                update, args=args, id=uuid4().hex, result_type=str, rpc_timeout=_STEERED_WITHIN
+            )
+            return answer
 
     async def _outcome(self) -> MigrationOutcome:
         """A restart of Temporal does not end the wait."""
@@ -208,7 +225,7 @@ def _our_errors(what: str) -> Iterator[None]:
     except WorkflowFailureError as error:
         raise errors.from_workflow(error) from error
     except WorkflowUpdateFailedError as error:
-        raise errors.Refused(str(error.cause), "Wait for its result: `novacron watch`.") from error
+        raise errors.from_update(error) from error
     except WorkflowUpdateRPCTimeoutOrCancelledError as error:
         raise errors.Unreachable(
             f"{what}: no control worker took the request in time", "Is the control worker running? Ask again."

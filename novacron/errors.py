@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError
 
 
@@ -104,6 +104,14 @@ _BY_TYPE: dict[str, type[NovaCronError]] = {
         HostUnavailable,
     )
 }
+
+
+def from_update(error: WorkflowUpdateFailedError) -> NovaCronError:
+    """Why a running move did not do what it was asked."""
+    cause = error.cause
+    kind = _BY_TYPE.get(cause.type or "", Refused) if isinstance(cause, ApplicationError) else Refused
+    told = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    return kind(told, "The move goes on: `novacron watch` shows it.")
 
 
 def from_workflow(error: WorkflowFailureError) -> NovaCronError:

@@ -84,8 +84,12 @@ def outcome(result: MigrationOutcome) -> None:
     shrunk = details.ratio(result.raw_bytes, result.wire_bytes)
     rows = [
         ("moved", f"{result.vm}: {result.source} → {result.destination} in {details.duration(result.seconds)}"),
-        ("final pause", f"{result.downtime_ms} ms (libvirt's figure)"),
+        (
+            "final pause",
+            f"{result.downtime_ms} ms (libvirt's figure)" + (", then post-copy" if result.post_copy else ""),
+        ),
         ("guest memory", f"{details.size(result.memory_bytes)} in {result.iterations} passes"),
+        *([("disks copied", details.size(result.disk_bytes))] if result.disk_bytes else []),
         ("on the link", f"{details.size(result.wire_bytes)} for {details.size(result.raw_bytes)} ({shrunk})"),
         ("memory digest", digest),
         ("run", f"migration {result.migration_id}, {result.redials} lanes re-dialled"),

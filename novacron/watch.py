@@ -29,6 +29,8 @@ PATIENCE = 120.0
 _ASK = timedelta(seconds=3)
 _MOVE = "novacron.move_vm"
 _ORDER = {phase: place for place, phase in enumerate(get_args(Phase))}
+_ORDER["confirming"] = _ORDER["post-copy"]
+"""The one way back: hosts are asked where the VM is, and post-copy goes on."""
 
 
 async def follow(client: Client, handle: WorkflowHandle[Any, Any], every: float = EVERY) -> AsyncIterator[Progress]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from models.disks import DiskImage
 from models.migration import PathReport, VmRef
 from workflows import deadlines, errors, evidence, verdict
 from workflows.calls import Host
@@ -18,10 +19,9 @@ from workflows.chronicle import Chronicle
 
 
 class Aftermath:
-    def __init__(self, source: Host, destination: Host, migration_id: str, chronicle: Chronicle) -> None:
+    def __init__(self, source: Host, destination: Host, chronicle: Chronicle) -> None:
         self._source = source
         self._destination = destination
-        self._id = migration_id
         self._chronicle = chronicle
 
     async def confirm(self, ref: VmRef) -> verdict.Verdict:
@@ -34,21 +34,48 @@ class Aftermath:
             where = await self._look(ref)
         return where
 
-    async def discard(self, ref: VmRef) -> None:
+    async def halves(self, ref: VmRef) -> verdict.Verdict:
+        """Of a split VM: look until both hosts know that post-copy broke off. Only then can libvirt go on with it."""
+        where = await self._look(ref)
+        for pause in deadlines.HALVES_LOOK:
+            if where.kind == "split" and len(where.broken_off) == 2:
+                break
+            await workflow.sleep(pause, summary=f"look again: {where.kind}")
+            where = await self._look(ref)
+        return where
+
+    async def discard(self, ref: VmRef) -> bool:
         """Only for the verdict `leftover`: the source answered, later than the destination, that the VM runs there."""
         there = self._destination
         try:
             await there.discard(ref)
             self._chronicle.note(f"removed the paused leftover of {ref.vm} on {there.name}")
+            return True
         except ActivityError as error:
             self._chronicle.note(
                 f"a paused copy of {ref.vm} that never ran is left on {there.name} ({errors.explain(error)[1]}); "
                 f"remove it there with `virsh destroy {ref.vm}` while the VM runs on {self._source.name}"
             )
+            return False
 
-    async def close(self, opened: Sequence[Host]) -> evidence.Evidence:
+    async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool | None) -> None:
+        """Keep images the VM runs on now, or remove those of a move that failed; None: nobody can say, so neither."""
+        there, listed = self._destination, ", ".join(image.path for image in disks)
+        if keep is None:
+            self._chronicle.note(f"images made for the copied disks are left on {there.name}: {listed}")
+            return
+        try:
+            await there.settle_disks(migration_id, disks, keep)
+        except ActivityError as error:
+            why = errors.explain(error)[1]
+            left = "marks beside them" if keep else "images made for the copied disks"
+            self._chronicle.note(f"{left} are left on {there.name} ({why}): {listed}")
+        if keep:
+            self._chronicle.note(f"the disks were copied; {self._source.name} keeps its old images: {listed}")
+
+    async def close(self, opened: Sequence[Host], migration_id: str) -> evidence.Evidence:
         """Close every end that may be open, both at once, and compare what they recorded."""
-        reports = await asyncio.gather(*(self._close(host) for host in opened))
+        reports = await asyncio.gather(*(self._close(host, migration_id) for host in opened))
         status = {host.name: report.status for host, report in zip(opened, reports, strict=True) if report}
         return evidence.compare(status.get(self._source.name), status.get(self._destination.name))
 
@@ -57,12 +84,12 @@ class Aftermath:
         there = await _answer(self._destination, ref)
         return verdict.judge(source=await _answer(self._source, ref), destination=there)
 
-    async def _close(self, host: Host) -> PathReport | None:
+    async def _close(self, host: Host, migration_id: str) -> PathReport | None:
         try:
-            return await host.close_path(self._id)
+            return await host.close_path(migration_id)
         except ActivityError as error:
             self._chronicle.note(
-                f"the data path of migration {self._id} is left on {host.name} and ends by itself "
+                f"the data path of migration {migration_id} is left on {host.name} and ends by itself "
                 f"({errors.explain(error)[1]})"
             )
             return None

@@ -5,19 +5,24 @@ Workflows call these; nothing else in workflows/ names an activity.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from temporalio import workflow
 from temporalio.workflow import ActivityConfig
 
 from models import queues
+from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.host import Findings, HostReport, SiteSettings, VmSheet, VmSighting
 from models.migration import (
     AgentsAnswer,
     AgentsQuery,
     ClosePath,
     Endpoint,
+    LimitPath,
     MoveResult,
     MoveVm,
     OpenPath,
+    PathLimit,
     PathReport,
     VmRef,
 )
@@ -86,6 +91,25 @@ class Host:
     async def move(self, order: MoveVm) -> MoveResult:
         what = f"move {order.vm.vm} to {order.destination}"
         return await _call(HostActivities.move_vm, order, **self._to(deadlines.move(order.policy), what))
+
+    async def limit(self, migration_id: str, mib: int) -> PathLimit:
+        order = LimitPath(migration_id=migration_id, bytes_per_second=mib << 20)
+        what = f"bound the link to {mib} MiB/s" if mib else "take the bound off the link"
+        return await _call(HostActivities.limit_path, order, **self._to(deadlines.STEER, what))
+
+    async def start_post_copy(self, ref: VmRef) -> VmSighting:
+        what = f"let {ref.vm} switch now, its last memory follows"
+        return await _call(HostActivities.start_post_copy, ref, **self._to(deadlines.STEER, what))
+
+    async def prepare_disks(self, migration_id: str, disks: Sequence[DiskImage]) -> DisksReport:
+        order = PrepareDisks(migration_id=migration_id, disks=tuple(disks))
+        what = f"make {len(order.disks)} empty disk images"
+        return await _call(HostActivities.prepare_disks, order, **self._to(deadlines.PREPARE, what))
+
+    async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool) -> DisksReport:
+        order = SettleDisks(migration_id=migration_id, disks=tuple(disks), keep=keep)
+        what = f"{'keep' if keep else 'remove'} {len(order.disks)} copied disk images"
+        return await _call(HostActivities.settle_disks, order, **self._to(deadlines.CLOSE, what))
 
     async def discard(self, ref: VmRef) -> VmSighting:
         what = f"remove the paused leftover of {ref.vm}"

@@ -18,6 +18,8 @@ from workflows import search_attributes as sa
 
 _STEP = 10.0
 _MAX_NOTES = 20
+_CROSSING = ("moving", "post-copy")
+"""Phases in which the move step reports."""
 
 
 class Chronicle:
@@ -51,10 +53,10 @@ class Chronicle:
     def enter(self, phase: Phase) -> None:
         percent = 100.0 if phase == "done" else float(self.progress.percent)
         changes: dict[str, object] = {"phase": phase, "percent": percent, "elapsed": elapsed()}
-        if phase != "moving":
+        if phase not in _CROSSING:
             changes |= {"eta": None, "raw_rate": 0.0, "wire_rate": 0.0}
         if phase == "done":
-            changes |= {"memory_remaining": 0}
+            changes |= {"memory_remaining": 0, "disk_remaining": 0}
         self.progress = self.progress.model_copy(update=changes)
         workflow.upsert_search_attributes([sa.PHASE.value_set(phase), sa.PROGRESS.value_set(percent)])
         self._published = percent
@@ -62,10 +64,12 @@ class Chronicle:
 
     def take(self, report: Progress) -> None:
         """A report of the move step."""
-        if self.progress.phase != "moving":
+        if self.progress.phase not in _CROSSING:
             return
-        percent = float(max(report.percent, self.progress.percent))
-        self.progress = report.model_copy(update={"phase": "moving", "percent": percent, "elapsed": elapsed()})
+        if report.phase == "post-copy" and self.progress.phase == "moving":
+            self.enter("post-copy")
+        percent, phase = float(max(report.percent, self.progress.percent)), self.progress.phase
+        self.progress = report.model_copy(update={"phase": phase, "percent": percent, "elapsed": elapsed()})
         if percent - self._published >= _STEP:
             self._published = percent
             workflow.upsert_search_attributes([sa.PROGRESS.value_set(percent)])
@@ -76,6 +80,11 @@ class Chronicle:
         if len(self.notes) < _MAX_NOTES and text not in self.notes:
             self.notes.append(text[:4000])
             self._show()
+
+    def remark(self, text: str) -> None:
+        """What is going on right now."""
+        self.progress = self.progress.model_copy(update={"note": text[:4000]})
+        self._show()
 
     def _show(self) -> None:
         workflow.set_current_details(details.markdown(self._title, self.progress, self.notes))

@@ -67,6 +67,15 @@ CONFIRM = ActivityConfig(
 )
 """Asking where the VM is, through a restart or a short outage of that host's worker."""
 
+STEER = ActivityConfig(
+    schedule_to_start_timeout=_seconds(20),
+    start_to_close_timeout=_seconds(20),
+    schedule_to_close_timeout=_seconds(45),
+    retry_policy=_retry(0, longest=2),
+    cancellation_type=_DROP,
+)
+"""What a person asks of a running move: somebody waits for the answer."""
+
 DISCARD = ActivityConfig(
     start_to_close_timeout=_seconds(60),
     schedule_to_close_timeout=_seconds(5 * 60),
@@ -86,6 +95,13 @@ CLOSE = ActivityConfig(
 LOOK_AGAIN: tuple[float, ...] = (1, 8, 45)
 """Pauses in seconds between looks while the two answers do not fit together yet."""
 
+RESUME_AFTER: tuple[float, ...] = (1, 5, 15, 30, 60, 120, 300, 600, 900, 900)
+"""Pauses in seconds before each attempt to go on with a post-copy that broke off: a good three quarters of an hour, in
+which the VM stands still wherever it misses memory. Its two halves keep as long as both hosts run."""
+
+HALVES_LOOK: tuple[float, ...] = (1, 3, 10)
+"""Pauses between looks until both hosts know that post-copy broke off."""
+
 HOSTS_AT_ONCE = 200
 """Questions to all hosts of a site go out in groups of this size (a workflow may have 2000 activities pending)."""
 
@@ -93,7 +109,8 @@ HOSTS_AT_ONCE = 200
 def move(policy: MigrationPolicy) -> ActivityConfig:
     """The move itself gives up after `finish_within`; these bounds only catch a worker that does not.
 
-    The attempts cover workers that die and come back; each attaches to the job its predecessor left.
+    Post-copy has no deadline of its own: when these run out the workflow attaches to it again. The attempts cover
+    workers that die and come back; each attaches to the job its predecessor left.
     """
     whole = policy.finish_within + policy.resume_within + 300
     return ActivityConfig(

@@ -50,11 +50,13 @@ def bar(percent: float) -> str:
 def rows(progress: Progress) -> list[tuple[str, str]]:
     """The figures of a move, in reading order; those not known yet are left out."""
     found = [("phase", progress.phase), ("elapsed", duration(progress.elapsed))]
-    if progress.eta is not None and progress.phase == "moving":
+    if progress.eta is not None and progress.phase in ("moving", "post-copy"):
         found.append(("memory across in", duration(progress.eta)))
     if progress.memory_total:
         left, total = size(progress.memory_remaining), size(progress.memory_total)
         found.append(("memory left", f"{left} of {total}, pass {progress.iteration}"))
+    if progress.disk_total:
+        found.append(("disks left", f"{size(progress.disk_remaining)} of {size(progress.disk_total)}"))
     if progress.raw_bytes or progress.wire_bytes:
         found.append(("guest stream", f"{size(progress.raw_bytes)} at {rate(progress.raw_rate)}"))
         found.append(("on the link", f"{size(progress.wire_bytes)} at {rate(progress.wire_rate)}"))

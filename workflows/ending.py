@@ -2,7 +2,7 @@
 
 | the VM | cause | type |
 | --- | --- | --- |
-| two copies, stranded, unsettled, unknown | any | Ambiguous |
+| split, two copies, torn, stranded, unsettled, unknown | any | Ambiguous |
 | lost | any | MigrationFailed |
 | untouched, stayed, leftover | a cancel | Cancelled |
 | untouched, stayed, leftover | a failed step | that step's type; MigrationFailed where it was in doubt |
@@ -18,6 +18,10 @@ from models import failures
 from workflows import errors
 from workflows.verdict import Verdict
 
+_ADVICE = {
+    "split": "Destroy neither half. The recovery drill in docs/workflows/migrate-vm.md says how to go on",
+    "torn": "Keep what is left for its disks' sake, then start the VM anew where they are",
+}
 _KNOWN = ("stayed", "leftover", "lost")
 
 
@@ -32,7 +36,7 @@ def failure(
     left = "".join(f" Note: {note}." for note in notes)
     place = where.reason if where else f"{vm} was not touched"
     if where and where.kind not in _KNOWN:
-        advice = "Look on both hosts with `virsh list --all` before you do anything else"
+        advice = _ADVICE.get(where.kind) or "Look on both hosts with `virsh list --all` before you do anything else"
         return errors.final(failures.AMBIGUOUS, f"{vm}: {place}. {_cause(error, stop)} {advice}.{left}")
     if where and where.kind == "lost":
         advice = "If it did not shut itself down, look at QEMU's log of both hosts"

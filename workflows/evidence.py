@@ -6,6 +6,7 @@ the fact. A missing report proves nothing either way and is said so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.datapath import DataPathStatus, FlowStatus
@@ -22,6 +23,24 @@ class Evidence:
     wire_bytes: int = 0
     redials: int = 0
     notes: tuple[str, ...] = ()
+
+
+def join(parts: Sequence[Evidence]) -> Evidence:
+    """Of a move over several data paths, one after the other: what broke off cannot be compared as a whole."""
+    if len(parts) == 1:
+        return parts[0]
+    note = (
+        f"the memory crossed over {len(parts)} data paths, one after the other: each part was verified as it arrived, "
+        f"the digest is of the last"
+    )
+    return Evidence(
+        digest=parts[-1].digest,
+        verified=False,
+        raw_bytes=sum(part.raw_bytes for part in parts),
+        wire_bytes=sum(part.wire_bytes for part in parts),
+        redials=sum(part.redials for part in parts),
+        notes=(note,),
+    )
 
 
 def compare(source: DataPathStatus | None, destination: DataPathStatus | None) -> Evidence:

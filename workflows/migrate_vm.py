@@ -1,11 +1,11 @@
 """novacron.MigrateVm: one VM moves live from one host of a site to another, or stays where it is. It always ends.
 
 The story: check, prepare both ends of the data path, move, then the end, which is the same whatever happened: ask both
-hosts where the VM is, remove a leftover only on certain knowledge, close both ends, and tell. The workflow id
-`vm/<site>/<vm>` is the lock: one move of a VM at a time.
+hosts where the VM is, go on with a post-copy that broke off, remove a leftover only on certain knowledge, close both
+ends, and tell. The workflow id `vm/<site>/<vm>` is the lock: one move of a VM at a time.
 
 Until the switch, a cancel (the update `cancel`, or Temporal's own) is obeyed: the job is aborted, and its real end is
-waited for. From the moment the move step has ended, a cancel changes nothing any more.
+waited for. From the switch on (in post-copy that is before all memory is across), a cancel changes nothing any more.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ import asyncio
 from typing import Any, NoReturn
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, FailureError
 
 from models import failures
-from models.migration import MigrationOutcome, MoveResult, MoveVm, OpenPath, Phase, Progress, VmRef
-from workflows import ending, errors, evidence, preflight, request, verdict
+from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress, VmRef
+from workflows import ending, errors, evidence, preflight, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Control, Host
 from workflows.chronicle import Chronicle, elapsed
+from workflows.crossing import Crossing
 from workflows.lasting import to_the_end
 
-_OPEN = ("checking", "preparing", "moving")
-"""Phases in which a cancel is still obeyed."""
+_KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftover": False}
+"""What becomes of images made at the destination, where that is certain."""
 
 
 @workflow.defn(name="novacron.MigrateVm")
@@ -34,13 +36,10 @@ class MigrateVm:
         self._task: asyncio.Task[Any] | None = None
         self._stop: str | None = None
         """Reason given with the update `cancel`."""
-        self._opened: list[Host] = []
-        """Hosts on which a data path may exist; noted before each is opened."""
-        self._ref: VmRef | None = None
-        """The VM, once the move step may have touched it."""
-        self._result = MoveResult()
+        self._crossing: Crossing | None = None
+        self._wire_mib: int | None = None
+        """The bound on the link, once it was changed."""
         self._late = False
-        self._aftermath: Aftermath | None = None
 
     @workflow.run
     async def run(self, raw: Any = None) -> MigrationOutcome:
@@ -72,59 +71,62 @@ class MigrateVm:
                 failures.REFUSED, f"{wanted.vm}: already on {found}. Nothing to do; name another host to move it"
             )
         self._source = Host(self._site, found)
-        self._aftermath = Aftermath(self._source, self._destination, self._id, self._chronicle)
+        self._aftermath = Aftermath(self._source, self._destination, self._chronicle)
+        self._crossing = Crossing(self._source, self._destination, self._aftermath, self._chronicle, self._id)
         self._chronicle.between(f"{wanted.vm}: {found} → {wanted.to}", [found, wanted.to])
-        self._sheet, warnings = await preflight.admit(self._source, self._destination, wanted.vm)
-        for warning in warnings:
+        self._admitted = await preflight.admit(self._source, self._destination, wanted.vm, wanted.policy)
+        self._ref = VmRef(vm=wanted.vm, uuid=self._admitted.sheet.vm.uuid)
+        for warning in self._admitted.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")
 
     async def _prepare(self) -> None:
-        """Open the data path: the destination listens, then the source connects."""
+        """Make room for the disks, and open the data path: the destination listens, then the source connects."""
         self._go_on_to("preparing")
-        policy, here, there = self._request.policy, self._source, self._destination
-        self._opened.append(there)
-        order = OpenPath(migration_id=self._id, peer=here.name, policy=policy)
-        endpoint = await there.open_path(order)
+        assert self._crossing is not None
+        await self._crossing.prepare(self._admitted)
         self._obey()
-        self._opened.append(here)
-        order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=policy)
-        await here.open_path(order)
+        await self._crossing.open(self._ref, self._policy(), self._obey)
 
     async def _move(self) -> None:
-        """The long step. It heartbeats, survives its worker, and aborts libvirt's job on a cancel."""
         self._go_on_to("moving")
-        self._ref = VmRef(vm=self._request.vm, uuid=self._sheet.vm.uuid)
-        self._result = await self._source.move(
-            MoveVm(
-                migration_id=self._id,
-                vm=self._ref,
-                source=self._source.name,
-                destination=self._destination.name,
-                policy=self._request.policy,
-                started=elapsed(),
-            )
-        )
-        self._late = self._result.cancel_came_too_late
+        assert self._crossing is not None
+        await self._crossing.move(self._ref, self._policy())
+        self._late = self._crossing.result.cancel_came_too_late
 
     async def _end(self, error: BaseException | None) -> MigrationOutcome:
-        """Runs to its end whatever is cancelled meanwhile: where is the VM, what must go, what is left, what to say."""
-        if self._aftermath is None or self._ref is None:
-            if self._aftermath is not None and self._opened:
+        """Runs to its end whatever is cancelled meanwhile, and no update is left without its answer."""
+        try:
+            outcome = await self._finish(error)
+        except (asyncio.CancelledError, FailureError):
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return outcome
+
+    async def _finish(self, error: BaseException | None) -> MigrationOutcome:
+        """Where is the VM, what must go, what is left, what to say."""
+        crossing = self._crossing
+        if crossing is None or crossing.ref is None:
+            if crossing is not None and crossing.started:
                 self._chronicle.enter("cleaning")
-                await self._aftermath.close(self._opened)
+                await crossing.close()
+                await crossing.settle(keep=False)
             self._fail(error, None)
         self._chronicle.enter("confirming")
         where = await self._aftermath.confirm(self._ref)
+        if where.kind == "split":
+            where, error = await crossing.come_together(where, self._policy, error)
         seconds = elapsed()
-        if where.kind == "leftover":
-            await self._aftermath.discard(self._ref)
+        leftover = where.kind == "leftover" and not await self._aftermath.discard(self._ref)
         if where.switching:
             self._chronicle.note("the data path was left alone, so that the switch can still end; it ends by itself")
+            await crossing.settle(keep=None)
             self._fail(error, where)
         self._chronicle.enter("cleaning")
-        proof = await self._aftermath.close(self._opened)
+        proof = await crossing.close()
         if where.kind == "unsettled":  # without its data path the job must come to an end
             where = await self._aftermath.confirm(self._ref)
+        await crossing.settle(keep=None if leftover else _KEEP_DISKS.get(where.kind))
         if where.kind != "moved":
             self._fail(error, where)
         if error is not None and not errors.cancelled(error):
@@ -134,7 +136,7 @@ class MigrateVm:
         for note in proof.notes:
             self._chronicle.note(note)
         self._chronicle.enter("done")
-        return self._outcome(seconds, proof)
+        return self._outcome(crossing, seconds, proof)
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:
         failure = ending.failure(self._request.vm, error, where, self._stopping(), self._chronicle.notes)
@@ -144,7 +146,8 @@ class MigrateVm:
             raise error  # Temporal's own cancel: the run ends as Canceled, the details say where the VM is
         raise failure from error
 
-    def _outcome(self, seconds: float, proof: evidence.Evidence) -> MigrationOutcome:
+    def _outcome(self, crossing: Crossing, seconds: float, proof: evidence.Evidence) -> MigrationOutcome:
+        result = crossing.result
         return MigrationOutcome(
             vm=self._request.vm,
             site=self._site,
@@ -152,9 +155,12 @@ class MigrateVm:
             destination=self._destination.name,
             migration_id=self._id,
             seconds=seconds,
-            downtime_ms=self._result.downtime_ms,
-            memory_bytes=self._result.memory_total,
-            iterations=self._result.iterations,
+            downtime_ms=result.downtime_ms,
+            memory_bytes=result.memory_total,
+            disk_bytes=result.disk_total,
+            post_copy=result.post_copy,
+            recoveries=crossing.recoveries,
+            iterations=result.iterations,
             raw_bytes=proof.raw_bytes,
             wire_bytes=proof.wire_bytes,
             redials=proof.redials,
@@ -162,6 +168,11 @@ class MigrateVm:
             digest_verified=proof.verified,
             notes=tuple(self._chronicle.notes),
         )
+
+    def _policy(self) -> MigrationPolicy:
+        """As asked for, with what was changed since."""
+        asked = self._request.policy
+        return asked if self._wire_mib is None else asked.model_copy(update={"wire_mib": self._wire_mib})
 
     def _go_on_to(self, phase: Phase) -> None:
         self._obey()
@@ -199,9 +210,36 @@ class MigrateVm:
 
     @cancel.validator
     def _still_open(self, reason: str = "") -> None:
-        phase = self.progress().phase
-        if phase not in _OPEN:
-            raise errors.final(
-                failures.REFUSED,
-                f"too late to cancel: the move is {phase}, past its point of no return. Wait for its result",
-            )
+        steering.may_cancel(self.progress().phase, self._request.to)
+
+    @workflow.update(description="Bound what the move puts on the link. Argument: MiB a second, 0 for no bound")
+    async def set_bandwidth(self, mib: int) -> str:
+        self._wire_mib = mib
+        bound = f"{mib} MiB/s on the link" if mib else "no bound on the link"
+        if self._crossing is None or not self._crossing.moving:
+            return f"{bound}: noted while {self.progress().phase}, it holds from the moment the data path is open"
+        try:
+            await self._crossing.limit(mib)
+        except ActivityError as error:
+            raise errors.final(*errors.explain(error)) from error
+        return f"{bound}, from now on"
+
+    @set_bandwidth.validator
+    def _has_a_link(self, mib: int) -> None:
+        steering.may_limit(self.progress().phase, mib)
+
+    @workflow.update(
+        description="Let the VM switch now; the rest of its memory follows. Needs mode post-copy or hybrid"
+    )
+    async def post_copy_now(self) -> str:
+        try:
+            seen = await self._source.start_post_copy(self._ref)
+        except ActivityError as error:
+            raise errors.final(*errors.explain(error)) from error
+        if self.progress().phase == "moving" and verdict.presence(seen) == "half":
+            self._chronicle.enter("post-copy")
+        return f"{self._request.vm} runs on {self._request.to}; the rest of its memory follows"
+
+    @post_copy_now.validator
+    def _may_switch(self) -> None:
+        steering.may_switch(self.progress().phase, self._request.policy.mode)

@@ -6,12 +6,14 @@ Only questions are asked here, so there is nothing to undo.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from temporalio.exceptions import ActivityError
 
 from models import failures, queues
+from models.disks import DiskImage
 from models.host import Finding, VmSheet, VmSighting
-from models.migration import MigrateRequest, VmRef
+from models.migration import MigrateRequest, MigrationPolicy, VmRef
 from workflows import deadlines, errors, verdict
 from workflows.calls import Control, Host
 
@@ -72,9 +74,17 @@ async def find(site: str, request: MigrateRequest, hosts: list[str], silent: lis
     )
 
 
-async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tuple[Finding, ...]]:
-    """The VM's sheet and the destination's warnings; its blockers are refusals."""
-    sheet = await source.inspect(VmRef(vm=vm))
+@dataclass(frozen=True)
+class Admitted:
+    sheet: VmSheet
+    warnings: tuple[Finding, ...]
+    copies: tuple[DiskImage, ...]
+    """Disk images that have to be copied."""
+
+
+async def admit(source: Host, destination: Host, vm: str, policy: MigrationPolicy) -> Admitted:
+    """What both hosts know of the VM; the destination's blockers are refusals."""
+    sheet = (await source.inspect(VmRef(vm=vm))).model_copy(update={"policy": policy})
     if sheet.vm.state not in ("running", "blocked"):
         raise errors.final(
             failures.REFUSED,
@@ -86,12 +96,14 @@ async def admit(source: Host, destination: Host, vm: str) -> tuple[VmSheet, tupl
             f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for its end, "
             f"or stop it with `virsh domjobabort {vm}` there",
         )
-    findings = (await destination.admit(sheet)).items
+    admission = await destination.admit(sheet)
+    findings = admission.items
     blockers = [finding for finding in findings if finding.severity == "blocker"]
     if blockers:
         listed = "; ".join(f"[{finding.id}] {finding.what}. {finding.remedy}" for finding in blockers)
         raise errors.final(failures.REFUSED, f"{destination.name} cannot take {vm}: {listed}")
-    return sheet, tuple(finding for finding in findings if finding.severity == "warning")
+    warnings = tuple(finding for finding in findings if finding.severity == "warning")
+    return Admitted(sheet, warnings, admission.copies)
 
 
 async def _sighting(site: str, host: str, vm: str) -> VmSighting | verdict.Silence:

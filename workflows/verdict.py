@@ -4,12 +4,17 @@ Silence is not absence. Only `leftover` lets anything be removed, and it needs t
 there. The destination is asked before the source: a VM that runs at the source with no job, after the destination
 answered, can have left nothing alive at the destination. A defined but shut off VM does not count as present.
 
-| source \\\\ destination | not there | paused | running |
-| --- | --- | --- | --- |
-| running, no job | stayed | leftover | two copies |
-| running or paused, job | unsettled | unsettled | unsettled |
-| paused, no job | stayed | two copies | two copies |
-| not there | lost | stranded | moved |
+| source \\\\ destination | not there | paused | running | half |
+| --- | --- | --- | --- | --- |
+| running, no job | stayed | leftover | two copies | two copies |
+| running or paused, job | unsettled | unsettled | unsettled | unsettled |
+| paused, no job | stayed | two copies | two copies | two copies |
+| not there | lost | stranded | moved | torn |
+| half | torn | unsettled | unsettled | split |
+
+*half*: libvirt says post-copy (source paused with reason 12 or 13, destination running with 10 or 11, or paused with
+12 or 13). The VM runs at the destination and a part of its memory is still at the source: two halves of one VM, job or
+not, and neither may ever be removed. `split` goes on, or is gone on with over a new path when it broke off (13, 11).
 
 A destination in a state without a meaning here, or a silent host, gives `unknown`.
 """
@@ -19,10 +24,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from models.host import VmSighting
+from models.host import VmSighting, VmState
 
-Kind = Literal["moved", "stayed", "leftover", "two copies", "lost", "stranded", "unsettled", "unknown"]
-Presence = Literal["absent", "paused", "running", "unclear"]
+Kind = Literal["moved", "stayed", "leftover", "split", "two copies", "lost", "torn", "stranded", "unsettled", "unknown"]
+Presence = Literal["absent", "paused", "running", "half", "unclear"]
+
+# libvirt's reasons beside a state: in post-copy, and after it broke off.
+RUNNING_POST_COPY, PAUSED_POST_COPY = (10, 11), (12, 13)
+BROKEN_OFF = {"running": 11, "blocked": 11, "paused": 13}
 
 
 @dataclass(frozen=True)
@@ -44,19 +53,23 @@ class Verdict:
     switching: bool = False
     """The source may be waiting to hear whether the destination has started the VM: it is paused with a job, or silent.
     If it lost the data path now, libvirt would resume the VM there, whatever the destination did."""
+    broken_off: tuple[str, ...] = ()
+    """Of a split: the hosts whose libvirt says that post-copy has broken off."""
 
     @property
     def worth_another_look(self) -> bool:
         """The answers may just have been given at different moments of the switch."""
-        return self.kind in ("two copies", "lost", "stranded", "unsettled")
+        return self.kind in ("two copies", "lost", "torn", "stranded", "unsettled")
 
 
 _CONCLUSION: dict[Kind, str] = {
     "moved": "the VM runs on the destination only",
     "stayed": "the VM is on the source only",
     "leftover": "the VM runs on the source; the destination holds a paused copy that never ran",
+    "split": "the VM runs on the destination and a part of its memory is still on the source: both are needed",
     "two copies": "both hosts hold a copy and neither can be proved dead; nothing was destroyed",
     "lost": "neither host runs the VM: the guest ended, or was stopped, during the move",
+    "torn": "post-copy lost one half of the VM: what is left cannot go on alone; nothing was destroyed",
     "stranded": "the only copy is paused on the destination; nothing was destroyed",
     "unsettled": "the source's libvirt still has a job on the VM",
     "unknown": "where the VM runs is not known; nothing was destroyed",
@@ -72,17 +85,36 @@ _KINDS: dict[tuple[Presence, Presence], Kind] = {
     ("absent", "absent"): "lost",
     ("absent", "paused"): "stranded",
     ("absent", "running"): "moved",
+    ("running", "half"): "two copies",
+    ("paused", "half"): "two copies",
+    ("absent", "half"): "torn",
+    ("half", "absent"): "torn",
+    ("half", "paused"): "unsettled",
+    ("half", "running"): "unsettled",
+    ("half", "half"): "split",
+}
+
+_POST_COPY: dict[VmState, tuple[int, ...]] = {
+    "running": RUNNING_POST_COPY,
+    "blocked": RUNNING_POST_COPY,
+    "paused": PAUSED_POST_COPY,
 }
 
 
 def judge(source: Answer, destination: Answer) -> Verdict:
     kind = _kind(source, destination)
     reason = f"{describe(source)}; {describe(destination)}: {_CONCLUSION[kind]}"
-    return Verdict(kind, reason, switching=isinstance(source, Silence) or _waits(source))
+    broken = tuple(each.host for each in (source, destination) if kind == "split" and _broken_off(each))
+    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), broken)
 
 
 def _waits(source: VmSighting) -> bool:
-    return presence(source) == "paused" and source.vm is not None and source.vm.job
+    return presence(source) in ("paused", "half") and source.vm is not None and source.vm.job
+
+
+def _broken_off(answer: Answer) -> bool:
+    vm = None if isinstance(answer, Silence) else answer.vm
+    return vm is not None and vm.reason == BROKEN_OFF.get(vm.state)
 
 
 def describe(answer: Answer) -> str:
@@ -93,7 +125,9 @@ def describe(answer: Answer) -> str:
         return f"{answer.host} does not have it"
     if answer.vm is None:
         return f"{answer.host} has it, in a state it did not tell"
-    return f"{answer.host} has it {answer.vm.state}{' with a job active' if answer.vm.job else ''}"
+    half = " in post-copy" if presence(answer) == "half" else ""
+    half += " that broke off" if half and _broken_off(answer) else ""
+    return f"{answer.host} has it {answer.vm.state}{half}{' with a job active' if answer.vm.job else ''}"
 
 
 def alive(answer: Answer) -> bool:
@@ -104,6 +138,8 @@ def alive(answer: Answer) -> bool:
 def presence(answer: VmSighting) -> Presence:
     if not answer.present:
         return "absent"
+    if answer.vm is not None and answer.vm.reason in _POST_COPY.get(answer.vm.state, ()):
+        return "half"
     match answer.vm.state if answer.vm else "unknown":
         case "running" | "blocked" | "shutdown":  # libvirt's shutdown: still on its way down, QEMU lives
             return "running"
@@ -119,6 +155,6 @@ def _kind(source: Answer, destination: Answer) -> Kind:
     if isinstance(source, Silence) or isinstance(destination, Silence):
         return "unknown"
     here = presence(source)
-    if here != "absent" and source.vm is not None and source.vm.job:
+    if here not in ("absent", "half") and source.vm is not None and source.vm.job:
         return "unsettled"
     return _KINDS.get((here, presence(destination)), "unknown")

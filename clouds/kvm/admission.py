@@ -9,12 +9,15 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from clouds.kvm.connection import Connection, Session, code_of, text_of
+from clouds.kvm.disks import Place, obstacle
 from clouds.kvm.identity import identity
-from clouds.kvm.inventory import host_report
-from models.host import Finding, Findings, HostReport, HostSettings, VmSheet
+from clouds.kvm.inventory import host_report, qemu_user
+from models.disks import DiskImage
+from models.host import DiskReport, Finding, Findings, HostReport, HostSettings, VmSheet
 
 COMPARE_CPU_FAIL_INCOMPATIBLE = 1
 
@@ -31,6 +34,11 @@ class HostFacts:
     """Why it cannot offer the VM's CPU; empty when it can."""
     disks: dict[str, str] = field(default_factory=dict)
     """Identity of each of the sheet's paths as seen here."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """Where images would go that have to be copied."""
+    trusted_network: bool = False
+    post_copy_error: str = ""
+    """Why its QEMU cannot take a VM in post-copy; empty when it can, or when that is not known."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,23 @@ def cpu_named(sheet: VmSheet, facts: HostFacts) -> str:
     return f"{sheet.vm.name} has CPU mode {mode}, so its CPU cannot be compared with that of {facts.report.host}"
 
 
+def seen_alike(disk: DiskReport, facts: HostFacts) -> bool:
+    return bool(disk.identity) and facts.disks.get(disk.path, "") == disk.identity
+
+
+def copies(sheet: VmSheet, facts: HostFacts) -> tuple[DiskImage, ...]:
+    """Images to copy, where the policy wants that. A base below an image goes with it: a copy has no base."""
+    if sheet.policy.disks != "copy":
+        return ()
+    return tuple(disk.image for disk in sheet.disks if disk.image and not disk.readonly and not seen_alike(disk, facts))
+
+
 def same_storage(sheet: VmSheet, facts: HostFacts) -> str:
+    copied = {image.target for image in copies(sheet, facts)}
     strange = []
     for disk in sheet.disks:
+        if disk.target.split(".")[0] in copied:
+            continue
         here = facts.disks.get(disk.path, "")
         if not disk.identity:
             strange.append(f"{disk.target} {disk.path} could not be identified on {sheet.host}")
@@ -98,6 +120,42 @@ def same_storage(sheet: VmSheet, facts: HostFacts) -> str:
         elif here != disk.identity:
             strange.append(f"{disk.target} {disk.path} is a different file on {facts.report.host}")
     return "; ".join(strange)
+
+
+def copy_possible(sheet: VmSheet, facts: HostFacts) -> str:
+    images = {image.target for image in copies(sheet, facts)}
+    wanted = [disk for disk in sheet.disks if disk.target in images]
+    return "; ".join(why for disk in wanted if (why := obstacle(disk, facts.places.get(disk.path, Place()))))
+
+
+def copy_may_grow(sheet: VmSheet, facts: HostFacts) -> str:
+    tight = [
+        f"{image.target} {image.path} may grow to {image.capacity >> 20} MiB, and {place.free >> 20} MiB are free there"
+        for image in copies(sheet, facts)
+        if image.allocated <= (place := facts.places.get(image.path, Place())).free < image.capacity
+    ]
+    return "; ".join(tight)
+
+
+def network_trusted(sheet: VmSheet, facts: HostFacts) -> str:
+    if sheet.policy.protection != "none":
+        return ""
+    wary = [
+        host
+        for host, trusts in ((sheet.host, sheet.trusted_network), (facts.report.host, facts.trusted_network))
+        if not trusts
+    ]
+    return (
+        f"protection none was asked for, and the settings of {' and '.join(wary)} do not trust the network"
+        if wary
+        else ""
+    )
+
+
+def post_copy_possible(sheet: VmSheet, facts: HostFacts) -> str:
+    if sheet.policy.mode == "pre-copy" or not facts.post_copy_error:
+        return ""
+    return f"{facts.report.host} cannot take a VM in post-copy: {facts.post_copy_error}"
 
 
 def nothing_of_the_host(sheet: VmSheet, facts: HostFacts) -> str:
@@ -127,7 +185,16 @@ RULES: tuple[Rule, ...] = (
     Rule("machine", "blocker", machine_known, "Choose a host whose QEMU has this machine type and virt type."),
     Rule("cpu", "blocker", cpu_offered, "Choose a host with these features, or give the VM an older CPU model."),
     Rule("cpu-unnamed", "warning", cpu_named, "Make sure both hosts have the same CPU, or name a CPU model."),
-    Rule("storage", "blocker", same_storage, "Put the disks on storage both hosts mount at the same path."),
+    Rule(
+        "storage",
+        "blocker",
+        same_storage,
+        "Put the disks on storage both hosts mount at the same path, or use disks copy.",
+    ),
+    Rule("disk-copy", "blocker", copy_possible, "Make room, or move what is in the way; NovaCron overwrites nothing."),
+    Rule("disk-growth", "warning", copy_may_grow, "Make room there before the guest writes that much."),
+    Rule("protection", "blocker", network_trusted, "Use protection tls, or set trusted_network on both hosts."),
+    Rule("post-copy", "blocker", post_copy_possible, "Set vm.unprivileged_userfaultfd=1 there, or use mode pre-copy."),
     Rule("host-devices", "blocker", nothing_of_the_host, "Detach these devices, or move the VM while it is off."),
     Rule("qemu-older", "blocker", qemu_not_older, "Update QEMU there first: QEMU does not migrate backwards."),
 )
@@ -140,7 +207,8 @@ def examine(sheet: VmSheet, facts: HostFacts) -> Findings:
             Finding(id=rule.id, severity=rule.severity, what=what[:4000], remedy=rule.remedy)
             for rule in RULES
             if (what := rule.check(sheet, facts))
-        )
+        ),
+        copies=copies(sheet, facts),
     )
 
 
@@ -151,7 +219,18 @@ def host_facts(session: Session, settings: HostSettings, sheet: VmSheet) -> Host
         domain_error=session.call("ask for domain capabilities", lambda c: _domain_error(c, sheet)),
         cpu_error=session.call("compare the VM's CPU", lambda c: _cpu_error(c, sheet)),
         disks={disk.path: identity(disk.path) for disk in sheet.disks},
+        places={disk.path: Place.of(disk.path) for disk in sheet.disks if disk.image},
+        trusted_network=settings.trusted_network,
+        post_copy_error=_post_copy_error(qemu_user(session)) if sheet.policy.mode != "pre-copy" else "",
     )
+
+
+def _post_copy_error(user: int) -> str:
+    """QEMU fetches missing pages by userfaultfd(2), which its user has to be allowed."""
+    allowed = Path("/proc/sys/vm/unprivileged_userfaultfd")
+    if user == 0 or not allowed.exists() or allowed.read_text().strip() == "1" or Path("/dev/userfaultfd").exists():
+        return ""
+    return f"QEMU runs there as user {user}, and vm.unprivileged_userfaultfd is 0"
 
 
 def _domain_error(connection: Connection, sheet: VmSheet) -> str:

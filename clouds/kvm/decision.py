@@ -11,6 +11,7 @@ of the call if this very process made it.
 | moved | the VM has left this host; the destination must still confirm | report |
 | stayed | the move is over and the VM is alive here | report the failure |
 | refused | must not be started; nothing was changed | report |
+| broken off | post-copy broke off: each host holds a part of the memory | report; destroy nothing, go on with it |
 | gone | the VM ended here, and not by this move as far as can be told | report |
 | in doubt | only a look at both hosts can tell | report; destroy nothing, resume nothing |
 
@@ -25,13 +26,18 @@ from typing import Literal
 from models.datapath import PathState
 from models.host import VmState
 
-Action = Literal["start", "watch", "moved", "stayed", "refused", "gone", "in doubt"]
+Action = Literal["start", "watch", "moved", "stayed", "refused", "broken off", "gone", "in doubt"]
 Job = Literal["none", "migration", "other"]
 Call = Literal["none", "waiting", "succeeded", "failed"]
 
 # libvirt's reason codes beside a state.
-PAUSED_FOR_MIGRATION, PAUSED_POSTCOPY_FAILED = 2, 13
+PAUSED_FOR_MIGRATION, PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED = 2, 12, 13
 OFF_MIGRATED = 4
+
+
+def in_post_copy(state: VmState | None, reason: int) -> bool:
+    """The VM runs at the destination already; what is here is the rest of its memory."""
+    return state == "paused" and reason in (PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED)
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Situation:
     """The data path; None when its process is gone."""
     carried: bool | None = None
     """The data path has carried bytes; None when it cannot be asked."""
+    resume: bool = False
+    """This move goes on with a post-copy that broke off, over a new data path."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,21 @@ def decide(now: Situation) -> Decision:
     if now.state in ("shutoff", "crashed"):
         return _off(now)
     if now.state == "paused" and now.reason == PAUSED_POSTCOPY_FAILED:
-        return Decision("in doubt", "the VM is paused here after a failed post-copy")
+        return _broken_off(now)
     if now.job == "migration":
-        if now.started:
+        if now.started or (now.resume and now.reason == PAUSED_POSTCOPY):
             return Decision("watch", "libvirt's migration job is running")
         return Decision("refused", "libvirt already runs a migration of this VM that this move did not start")
     return _alive(now)
+
+
+def _broken_off(now: Situation) -> Decision:
+    """libvirt keeps the job of a broken post-copy open, for a second call to go on with it."""
+    if now.resume and now.call == "waiting":
+        return Decision("watch", "libvirt has the call that goes on with post-copy")
+    if now.resume and not now.started and now.call == "none" and now.path in ("connected", "link-lost"):
+        return Decision("start", "post-copy broke off, and a new data path is there to go on over")
+    return Decision("broken off", "post-copy broke off: the destination runs the VM and waits for memory that is here")
 
 
 def _absent(now: Situation) -> Decision:
@@ -102,6 +119,8 @@ def _alive(now: Situation) -> Decision:
     """The VM lives here and no migration job can be seen."""
     if now.call == "waiting":
         return Decision("watch", "libvirt has the call; its job is about to begin or has just ended")
+    if in_post_copy(now.state, now.reason):
+        return Decision("in doubt", "the VM is paused here in post-copy, and libvirt has no job for it")
     if now.job == "other":
         return Decision("stayed" if now.started else "refused", "another libvirt job holds the VM")
     if now.call == "failed":
@@ -110,6 +129,8 @@ def _alive(now: Situation) -> Decision:
         return Decision("in doubt", "libvirt reported success, yet the VM is still here")
     if now.state == "paused" and now.reason == PAUSED_FOR_MIGRATION:
         return Decision("in doubt", "the VM is paused here by a migration that nobody finishes")
+    if now.resume:
+        return Decision("stayed", "the VM is not in post-copy here: there is nothing to go on with")
     if now.state == "unknown":
         return Decision("in doubt", "libvirt reports a state of the VM that has no meaning here")
     if now.path not in ("connected", "link-lost"):

@@ -100,13 +100,23 @@ def look_for(session: Session, host: str, vm: VmRef) -> VmSighting:
 
 
 def qemu_group(session: Session) -> int:
-    """Group of this host's QEMU processes: libvirt tells it as the base of its file labels, "+UID:+GID"."""
+    """Group of this host's QEMU processes."""
+    return _qemu_owner(session)[1]
+
+
+def qemu_user(session: Session) -> int:
+    return _qemu_owner(session)[0]
+
+
+def _qemu_owner(session: Session) -> tuple[int, int]:
+    """libvirt tells it as the base of its file labels, "+UID:+GID"."""
     text = session.call("read the capabilities", lambda connection: connection.getCapabilities())
     label = ET.fromstring(text).findtext("host/secmodel[model='dac']/baselabel", "")
     try:
-        return int(label.split(":")[1])
-    except (IndexError, ValueError):
+        user, group = label.split(":")
+        return int(user), int(group)
+    except ValueError:
         raise Refused(
-            f"libvirt does not tell the group of its QEMU processes: its file label is {label!r}",
+            f"libvirt does not tell the user of its QEMU processes: its file label is {label!r}",
             "Point libvirt_socket to the system's libvirtd, which runs as root.",
         ) from None

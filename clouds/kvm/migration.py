@@ -23,7 +23,8 @@ from clouds.kvm.connection import (
     code_of,
     text_of,
 )
-from clouds.kvm.decision import Call, Job
+from clouds.kvm.decision import Call, Job, in_post_copy
+from clouds.kvm.errors import Final
 from clouds.kvm.inventory import MIGRATION_OUT, STATES
 from clouds.kvm.progress import JobSample
 from models.host import VmState
@@ -31,26 +32,49 @@ from models.migration import MigrationPolicy, VmRef
 
 # libvirt's virDomainMigrateFlags.
 LIVE, PEER2PEER, PERSIST_DEST, UNDEFINE_SOURCE, ABORT_ON_ERROR = 1, 2, 8, 16, 4096
+NON_SHARED_DISK, POSTCOPY, POSTCOPY_RESUME = 1 << 6, 1 << 15, 1 << 19
 EVENT_JOB_COMPLETED = 21
 
 
-def flags(persistent: bool) -> int:
+@dataclass(frozen=True)
+class Departing:
+    """What libvirt is to be told of one move."""
+
+    vm: VmRef
+    folder: Path
+    policy: MigrationPolicy
+    copies: tuple[str, ...] = ()
+    """Disks whose images are copied too."""
+    resume: bool = False
+    """Go on with a post-copy that broke off. Its disks have all been copied before the VM switched."""
+
+
+def flags(persistent: bool, wanted: Departing) -> int:
     """ABORT_ON_ERROR: a guest that stops on a disk error must not arrive paused and be called moved.
 
     A persistent VM keeps exactly one definition, and it goes with the VM. No TUNNELLED (the data path protects and
-    resumes better), no PARALLEL and no POSTCOPY (QEMU 7.2 loses the guest when both are on; neither is needed).
+    resumes better), and never PARALLEL: QEMU 7.2 loses the guest when it meets POSTCOPY.
     """
-    return LIVE | PEER2PEER | ABORT_ON_ERROR | ((PERSIST_DEST | UNDEFINE_SOURCE) if persistent else 0)
+    chosen = LIVE | PEER2PEER | ABORT_ON_ERROR
+    chosen |= (PERSIST_DEST | UNDEFINE_SOURCE) if persistent else 0
+    chosen |= POSTCOPY if wanted.policy.mode != "pre-copy" else 0
+    if wanted.resume:
+        return chosen | POSTCOPY | POSTCOPY_RESUME
+    return chosen | (NON_SHARED_DISK if wanted.copies else 0)
 
 
 def destination_uri(folder: Path) -> str:
     return f"qemu+unix:///system?socket={folder}/virt.sock"
 
 
-def parameters(folder: Path, policy: MigrationPolicy) -> dict[str, Any]:
-    given: dict[str, Any] = {"migrate_uri": f"unix://{folder}/ram.sock"}
-    if policy.bandwidth_mib:
-        given["bandwidth"] = policy.bandwidth_mib
+def parameters(wanted: Departing) -> dict[str, Any]:
+    given: dict[str, Any] = {"migrate_uri": f"unix://{wanted.folder}/ram.sock"}
+    if wanted.policy.bandwidth_mib:
+        given["bandwidth"] = wanted.policy.bandwidth_mib
+        if wanted.policy.mode != "pre-copy":
+            given["bandwidth.postcopy"] = wanted.policy.bandwidth_mib
+    if wanted.copies and not wanted.resume:
+        given |= {"disks_uri": f"unix://{wanted.folder}/nbd.sock", "migrate_disks": list(wanted.copies)}
     return given
 
 
@@ -60,24 +84,22 @@ class MigrateCall:
     The thread is a daemon on purpose: a worker that stops does not wait for it, as the job does not need it.
     """
 
-    def __init__(self, session: Session, vm: VmRef, folder: Path, policy: MigrationPolicy) -> None:
+    def __init__(self, session: Session, wanted: Departing) -> None:
         self._session = session
-        self._vm = vm
-        self._folder = folder
-        self._policy = policy
+        self._wanted = wanted
         self.state: Call = "waiting"
         self.error = ""
         """libvirt's words when the state is `failed`."""
         self.on_end: Callable[[], None] = lambda: None
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name=f"migrate {self._vm.vm}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"migrate {self._wanted.vm.vm}", daemon=True).start()
 
     def _run(self) -> None:
         try:
             with self._session as session:
-                domain = session.get(self._vm)
-                session.call(f"migrate VM {self._vm.vm}", lambda _: self._migrate(domain))
+                domain = session.get(self._wanted.vm)
+                session.call(f"migrate VM {self._wanted.vm.vm}", lambda _: self._migrate(domain))
             self.state = "succeeded"
         except Exception as error:
             # Told to whoever watches: what it means depends on where the VM is, and only the watcher looks there.
@@ -86,11 +108,11 @@ class MigrateCall:
         self.on_end()
 
     def _migrate(self, domain: Domain) -> None:
-        domain.migrateSetMaxDowntime(self._policy.max_downtime_ms)
+        wanted = self._wanted
+        if not wanted.resume:  # the pause has been
+            domain.migrateSetMaxDowntime(wanted.policy.max_downtime_ms)
         domain.migrateToURI3(
-            destination_uri(self._folder),
-            parameters(self._folder, self._policy),
-            flags(bool(domain.isPersistent())),
+            destination_uri(wanted.folder), parameters(wanted), flags(bool(domain.isPersistent()), wanted)
         )
 
 
@@ -103,6 +125,10 @@ class Sight:
     job: Job = "none"
     sample: JobSample | None = None
 
+    @property
+    def post_copy(self) -> bool:
+        return in_post_copy(self.state, self.reason)
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -112,6 +138,7 @@ class Completed:
     memory_total: int
     iterations: int
     seconds: float
+    disk_total: int = 0
 
 
 class Departure:
@@ -157,6 +184,18 @@ class Departure:
             raise
         return ""
 
+    def start_post_copy(self) -> str:
+        """Let the VM switch to the destination before all of its memory is across; libvirt's objection, or nothing.
+        It objects until it has begun to send memory: ask again."""
+        domain = self._session.get(self._vm)
+        try:
+            self._session.call(f"start post-copy of VM {self._vm.vm}", lambda _: domain.migrateStartPostCopy(0))
+        except Final as error:
+            if not code_of(error):
+                raise
+            return text_of(error.__cause__ or error)
+        return ""
+
     def _listen(self, connection: Connection) -> None:
         connection.domainEventRegisterAny(None, EVENT_JOB_COMPLETED, self._on_job_completed, None)
 
@@ -170,6 +209,7 @@ class Departure:
                 memory_total=int(stats.get("memory_total", 0)),
                 iterations=int(stats.get("memory_iteration", 0)),
                 seconds=stats.get("time_elapsed", 0) / 1000,
+                disk_total=int(stats.get("disk_total", 0)),
             )
             self.on_completed()
 

@@ -1,8 +1,9 @@
 """Progress of a move from samples of libvirt's job and of the data path. Pure: samples and a clock in, Progress out.
 
-Percent is the share of guest memory that is across, and never runs back although every new iteration brings dirty
-memory back into what remains. The ETA comes from how fast the remaining memory shrank over the last seconds,
-less the dirty rate, because what is dirtied meanwhile has to cross too:
+Percent is the share of guest memory, and of disk images that are copied with it, that is across; it never runs back
+although every new iteration brings dirty memory back into what remains. Disks go first, and libvirt tells the size
+of the memory only after them: until then it is taken from the VM's own description. The ETA comes from how fast what
+remains shrank over the last seconds, less the dirty rate, because what is dirtied meanwhile has to cross too:
 eta = remaining / (drain - dirty); 1 GiB left at 50 MiB/s with 10 MiB/s dirtied is 25.6 s.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from models.datapath import DataPathStatus
@@ -24,13 +25,15 @@ LONGEST_ETA = 86400.0
 
 @dataclass(frozen=True)
 class JobSample:
-    """The figures of libvirt's jobStats that progress needs, bytes and pages of guest memory."""
+    """The figures of libvirt's jobStats that progress needs: bytes of guest memory and of copied disks."""
 
     total: int = 0
     remaining: int = 0
     iteration: int = 0
     dirty_rate: float = 0.0
     """Bytes a second."""
+    disk_total: int = 0
+    disk_remaining: int = 0
 
     @classmethod
     def of(cls, stats: Mapping[str, Any]) -> JobSample:
@@ -40,25 +43,35 @@ class JobSample:
             remaining=int(stats.get("memory_remaining", 0)),
             iteration=int(stats.get("memory_iteration", 0)),
             dirty_rate=float(stats.get("memory_dirty_rate", 0)) * page,
+            disk_total=int(stats.get("disk_total", 0)),
+            disk_remaining=int(stats.get("disk_remaining", 0)),
         )
 
 
 @dataclass
 class Tracker:
-    """Turns samples into Progress. `started` is what the operation had taken before the first sample."""
+    """Turns samples into Progress. `started` is what the operation had taken before the first sample; `memory` is the
+    VM's memory in bytes, for as long as libvirt does not tell it."""
 
     started: float = 0.0
     percent: float = 0.0
+    memory: int = 0
     _first: float | None = None
     _newest: JobSample = field(default_factory=JobSample)
     _drained: deque[tuple[float, int]] = field(default_factory=deque)
     """(time, bytes that left `remaining` since the sample before)."""
 
     @classmethod
-    def resume(cls, last: Progress, started: float) -> Tracker:
+    def resume(cls, last: Progress, started: float, memory: int = 0) -> Tracker:
         """Go on from the last report of an attempt that is over."""
-        tracker = cls(started=started, percent=last.percent)
-        tracker._newest = JobSample(last.memory_total, last.memory_remaining, last.iteration)
+        tracker = cls(started=started, percent=last.percent, memory=memory)
+        tracker._newest = JobSample(
+            last.memory_total,
+            last.memory_remaining,
+            last.iteration,
+            disk_total=last.disk_total,
+            disk_remaining=last.disk_remaining,
+        )
         return tracker
 
     def progress(
@@ -71,8 +84,8 @@ class Tracker:
     ) -> Progress:
         """Progress at `now` (seconds, monotonic). A missing sample keeps what the last one said."""
         self._first = now if self._first is None else self._first
-        if job is not None and job.total:
-            self._take(now, job)
+        if job is not None and (job.total or job.disk_total):
+            self._take(now, job if job.total else replace(job, total=self.memory, remaining=self.memory))
         newest = self._newest
         return Progress(
             phase=phase,
@@ -81,18 +94,21 @@ class Tracker:
             elapsed=self.started + now - self._first,
             memory_total=newest.total,
             memory_remaining=newest.remaining,
+            disk_total=newest.disk_total,
+            disk_remaining=newest.disk_remaining,
             iteration=newest.iteration,
             note=note,
             **_link(path),
         )
 
     def _take(self, now: float, job: JobSample) -> None:
-        across = 100.0 * (job.total - min(job.remaining, job.total)) / job.total
+        whole, left = job.total + job.disk_total, job.remaining + job.disk_remaining
+        across = 100.0 * (whole - min(left, whole)) / whole
         # Only the end of the move is 100: the last iteration still has its pause and hand-over before it.
         self.percent = max(self.percent, min(across, 99.0))
         if self._drained:
             # What came back dirty between two samples hides some of what drained; then nothing is counted.
-            self._drained.append((now, max(0, self._newest.remaining - job.remaining)))
+            self._drained.append((now, max(0, _left(self._newest) - _left(job))))
         else:
             self._drained.append((now, 0))
         while self._drained and self._drained[0][0] < now - WINDOW:
@@ -109,8 +125,12 @@ class Tracker:
         net = drain - self._newest.dirty_rate
         if net <= 0:
             return None
-        eta = self._newest.remaining / net
+        eta = _left(self._newest) / net
         return round(eta, 1) if eta <= LONGEST_ETA else None
+
+
+def _left(job: JobSample) -> int:
+    return job.remaining + job.disk_remaining
 
 
 def _link(path: DataPathStatus | None) -> dict[str, Any]:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 
-from clouds.kvm.connection import Connection, Session
+from clouds.kvm.connection import Connection, Domain, Session, code_of
 from clouds.kvm.identity import identity
 from clouds.kvm.inventory import version, vm_report
+from models.disks import DiskImage
 from models.host import DiskReport, VmSheet
 from models.migration import VmRef
 
 XML_MIGRATABLE = 8
 
 
-def vm_sheet(session: Session, host: str, vm: VmRef) -> VmSheet:
+Sizes = Callable[[str], tuple[int, int]]
+"""Capacity and allocation in bytes of a disk, by its target."""
+
+
+def vm_sheet(session: Session, host: str, vm: VmRef, trusted_network: bool = False) -> VmSheet:
     """Everything the destination needs to know of the VM. Raises NotFound."""
     domain = session.get(vm)
 
@@ -30,16 +36,27 @@ def vm_sheet(session: Session, host: str, vm: VmRef) -> VmSheet:
             emulator=live.findtext("devices/emulator", ""),
             virt_type=live.get("type", ""),
             cpu_xml=ET.tostring(cpu, encoding="unicode").strip() if cpu is not None else "",
-            disks=disks(live),
+            disks=disks(live, lambda target: _sizes(domain, target)),
             host_devices=host_devices(live),
             qemu_version=version(connection.getVersion()),
             host_uuid=ET.fromstring(connection.getCapabilities()).findtext("host/uuid", ""),
+            trusted_network=trusted_network,
         )
 
     return session.call(f"inspect VM {vm.vm}", ask)
 
 
-def disks(domain: ET.Element) -> tuple[DiskReport, ...]:
+def _sizes(domain: Domain, target: str) -> tuple[int, int]:
+    try:
+        capacity, allocated, _physical = domain.blockInfo(target)
+    except Exception as error:
+        if code_of(error):  # an empty drive, or a disk that libvirt cannot measure: it will not be copied
+            return 0, 0
+        raise
+    return capacity, allocated
+
+
+def disks(domain: ET.Element, sizes: Sizes = lambda target: (0, 0)) -> tuple[DiskReport, ...]:
     """Every local file and device below the VM's disks, images and the images they are based on.
 
     Network disks (rbd, iscsi, nbd, ...) are left out: their URL names the same storage on every host.
@@ -61,10 +78,20 @@ def disks(domain: ET.Element) -> tuple[DiskReport, ...]:
                         path=path,
                         readonly=readonly or depth > 0,
                         identity=identity(path),
+                        image=_image(disk, name, path, sizes) if depth == 0 else None,
                     )
                 )
             layer, depth = layer.find("backingStore"), depth + 1
     return tuple(found)
+
+
+def _image(disk: ET.Element, name: str, path: str, sizes: Sizes) -> DiskImage | None:
+    if disk.get("type") != "file" or disk.get("device", "disk") != "disk":
+        return None
+    driver = disk.find("driver")
+    capacity, allocated = sizes(name)
+    kind = driver.get("type", "") if driver is not None else ""
+    return DiskImage(target=name, path=path, format=kind, capacity=capacity, allocated=allocated)
 
 
 def _local_path(source: ET.Element) -> str:

@@ -15,7 +15,9 @@ from typing import Any
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.service import RPCError
 
+from dwcp import control
 from models import ids, queues
+from models.datapath import DataPathStatus
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from novacron import NovaCron, watch
 from workers.lab.errors import LabError
@@ -101,6 +103,11 @@ class Scene:
         ]
         assert len(found) == 1, f"data path processes on {host}: {found}"
         return found[0]
+
+    def data_path_status(self, host: str) -> DataPathStatus:
+        """What this host's end of the one data path says of itself."""
+        (folder,) = (Host(self.lab.settings, host).folder / "novacron" / "migrations").iterdir()
+        return control.status(folder)
 
     async def mend(self, link: LinkSpec) -> None:
         """Heal what a test cut, start what it killed, end a move it left when it failed."""

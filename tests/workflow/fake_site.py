@@ -32,6 +32,7 @@ from temporalio.worker import (
 
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
+from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.host import (
     Finding,
     Findings,
@@ -47,11 +48,14 @@ from models.migration import (
     AgentsQuery,
     ClosePath,
     Endpoint,
+    LimitPath,
     MigrationOutcome,
     MoveResult,
     MoveVm,
     OpenPath,
+    PathLimit,
     PathReport,
+    Phase,
     Progress,
     VmRef,
 )
@@ -65,8 +69,8 @@ UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 MIB = 1 << 20
 
 
-def vm(state: VmState = "running", *, job: bool = False, name: str = VM) -> VmReport:
-    return VmReport(name=name, uuid=UUID, state=state, memory_mib=256, vcpus=1, job=job)
+def vm(state: VmState = "running", *, job: bool = False, name: str = VM, reason: int = 0) -> VmReport:
+    return VmReport(name=name, uuid=UUID, state=state, reason=reason, memory_mib=256, vcpus=1, job=job)
 
 
 @dataclass
@@ -101,6 +105,14 @@ class FakeHost:
         self.vms: dict[str, VmReport] = {}
         self.paths: dict[str, OpenPath] = {}
         self.findings: tuple[Finding, ...] = ()
+        self.copies: tuple[DiskImage, ...] = ()
+        self.images: set[str] = set()
+        self.limits: list[int] = []
+        self.moves: list[MoveVm] = []
+        """Those that succeeded."""
+        self.asked: VmSheet | None = None
+        self.phase: Phase = "moving"
+        """What the move step reports."""
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
         self.cancel_too_late = False
@@ -134,7 +146,8 @@ class FakeHost:
     @activity.defn(name="novacron.admit_vm")
     async def admit_vm(self, sheet: VmSheet) -> Findings:
         await self._enter("admit_vm")
-        return Findings(items=self.findings)
+        self.asked = sheet
+        return Findings(items=self.findings, copies=self.copies)
 
     @activity.defn(name="novacron.open_path")
     async def open_path(self, order: OpenPath) -> Endpoint:
@@ -146,7 +159,7 @@ class FakeHost:
     async def move_vm(self, order: MoveVm) -> MoveResult:
         me = activity.client().get_workflow_handle(activity.info().workflow_id or "")
         for percent in (10, 50):
-            report = Progress(phase="moving", percent=percent, memory_total=256 * MIB, iteration=1)
+            report = Progress(phase=self.phase, percent=percent, memory_total=256 * MIB, iteration=1)
             activity.heartbeat(report)
             await me.signal("novacron.progress", report)
         beat = asyncio.create_task(self._beat())
@@ -159,6 +172,7 @@ class FakeHost:
         finally:
             beat.cancel()
         self.site.switch(order.vm.vm, self.name, order.destination)
+        self.moves.append(order)
         late = self.cancel_too_late
         return MoveResult(seconds=2, downtime_ms=40, memory_total=256 * MIB, iterations=3, cancel_came_too_late=late)
 
@@ -167,6 +181,30 @@ class FakeHost:
         await self._enter("look_for_vm")
         found = self.vms.get(ref.vm)
         return VmSighting(host=self.name, present=found is not None, vm=found)
+
+    @activity.defn(name="novacron.start_post_copy")
+    async def start_post_copy(self, ref: VmRef) -> VmSighting:
+        await self._enter("start_post_copy")
+        return VmSighting(host=self.name, present=True, vm=vm("paused", job=True, reason=12))
+
+    @activity.defn(name="novacron.limit_path")
+    async def limit_path(self, order: LimitPath) -> PathLimit:
+        await self._enter("limit_path")
+        self.limits.append(order.bytes_per_second)
+        return PathLimit(bytes_per_second=order.bytes_per_second)
+
+    @activity.defn(name="novacron.prepare_disks")
+    async def prepare_disks(self, order: PrepareDisks) -> DisksReport:
+        await self._enter("prepare_disks")
+        self.images |= {image.path for image in order.disks}
+        return DisksReport(paths=tuple(image.path for image in order.disks))
+
+    @activity.defn(name="novacron.settle_disks")
+    async def settle_disks(self, order: SettleDisks) -> DisksReport:
+        await self._enter(f"settle_disks {'keep' if order.keep else 'remove'}")
+        if not order.keep:
+            self.images -= {image.path for image in order.disks}
+        return DisksReport(paths=tuple(image.path for image in order.disks))
 
     @activity.defn(name="novacron.discard_incoming")
     async def discard_incoming(self, ref: VmRef) -> VmSighting:
@@ -274,7 +312,12 @@ class FakeSite:
         return await failure(await self.start(raw, id=id))
 
     def switch(self, name: str, source: str, destination: str) -> None:
-        self.hosts[destination].vms[name] = self.hosts[source].vms.pop(name)
+        moved = self.hosts[source].vms.pop(name)
+        self.hosts[destination].vms[name] = moved.model_copy(update={"state": "running", "reason": 0, "job": False})
+
+    def split(self, source: VmReport, destination: VmReport) -> None:
+        """The VM is in post-copy: half on each host."""
+        self.source.vms[VM], self.destination.vms[VM] = source, destination
 
     def runs_on(self) -> list[str]:
         return [host.name for host in self.hosts.values() if VM in host.vms]

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from models.host import HostSettings
+from models.store import StoreSettings
 from workers.lab.certificates import Authority
 from workers.lab.errors import LabError, wait_until
 from workers.lab.network import Network
@@ -29,6 +30,8 @@ _MOUNTS = {
     "etc": "/etc/libvirt",
     "novacron": STATE_DIR,
 }
+
+_STORE_MIB = 2048
 
 # `exec` all the way: the pid that was started is the one that stays
 _KEEPER = """
@@ -110,6 +113,12 @@ class Host:
             migration_address=address,
             migration_namespace=self.settings.namespace(self.name),
             tls=authority.issue(self.name),
+            trusted_network=True,
+            store=StoreSettings(
+                folder=f"{self.folder}/store",
+                limit_mib=_STORE_MIB,
+                images=(f"{self.settings.guest_folder}/content.img",),
+            ),
         )
         self.worker_settings.write_text(worker.model_dump_json(indent=2) + "\n")
 

@@ -70,6 +70,12 @@ class PlayedDomain:
             self.connection.domains.remove(self)
         return done
 
+    def blockInfo(self, path: str, flags: int = 0) -> list[int]:
+        return [1 << 30, 1 << 20, 1 << 20]
+
+    def migrateStartPostCopy(self, flags: int = 0) -> int:
+        return self._do("post-copy", flags)
+
     def migrateSetMaxDowntime(self, downtime: int, flags: int = 0) -> int:
         return self._do("downtime", downtime)
 

@@ -11,15 +11,20 @@ import pytest
 
 from clouds.kvm import leftover
 from clouds.kvm.connection import Session
+from clouds.kvm.decision import PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED
 from clouds.kvm.errors import Final, HostUnavailable, KvmError, NotFound, Refused
 from clouds.kvm.inventory import look_for, vm_report
 from clouds.kvm.leftover import discard_incoming, reason_to_keep
 from clouds.kvm.migration import (
     ABORT_ON_ERROR,
     LIVE,
+    NON_SHARED_DISK,
     PEER2PEER,
     PERSIST_DEST,
+    POSTCOPY,
+    POSTCOPY_RESUME,
     UNDEFINE_SOURCE,
+    Departing,
     Departure,
     MigrateCall,
     Sight,
@@ -122,25 +127,66 @@ def test_a_vm_that_vanishes_while_it_is_looked_at_is_absent(session: Session, do
 # the move
 
 
+def departing(copies: tuple[str, ...] = (), resume: bool = False, **policy: Any) -> Departing:
+    return Departing(WEB, FOLDER, MigrationPolicy.model_validate(policy), copies, resume)
+
+
 def test_a_vm_that_is_defined_takes_its_definition_along() -> None:
-    assert flags(False) == LIVE | PEER2PEER | ABORT_ON_ERROR
-    assert flags(True) == flags(False) | PERSIST_DEST | UNDEFINE_SOURCE
+    assert flags(False, departing()) == LIVE | PEER2PEER | ABORT_ON_ERROR
+    assert flags(True, departing()) == flags(False, departing()) | PERSIST_DEST | UNDEFINE_SOURCE
+
+
+@pytest.mark.parametrize("mode", ["post-copy", "hybrid"])
+def test_libvirt_has_to_know_of_post_copy_before_it_starts(mode: str) -> None:
+    assert flags(False, departing(mode=mode)) == flags(False, departing()) | POSTCOPY
+
+
+def test_disks_are_copied_over_a_socket_of_their_own_and_only_those_that_are_named() -> None:
+    wanted = departing(copies=("vda", "vdb"))
+    assert flags(False, wanted) == flags(False, departing()) | NON_SHARED_DISK
+    assert parameters(wanted)["disks_uri"] == "unix:///run/novacron/migrations/m1/nbd.sock"
+    assert parameters(wanted)["migrate_disks"] == ["vda", "vdb"]
+
+
+def test_going_on_with_post_copy_copies_no_disk_again() -> None:
+    wanted = departing(copies=("vda",), resume=True, mode="hybrid", bandwidth_mib=5)
+    assert flags(False, wanted) == flags(False, departing()) | POSTCOPY | POSTCOPY_RESUME
+    assert parameters(wanted).keys() == {"migrate_uri", "bandwidth", "bandwidth.postcopy"}
+
+
+def test_no_move_has_parallel_streams_or_a_tunnel() -> None:
+    import libvirt
+
+    never = libvirt.VIR_MIGRATE_PARALLEL | libvirt.VIR_MIGRATE_TUNNELLED
+    for mode in ("pre-copy", "post-copy", "hybrid"):
+        for resume in (False, True):
+            assert not flags(True, departing(("vda",), resume, mode=mode)) & never
 
 
 def test_flags_and_names_are_libvirts_own() -> None:
     import libvirt
 
-    assert flags(True) == (
+    assert flags(True, departing(("vda",), mode="hybrid")) | flags(False, departing(resume=True)) == (
         libvirt.VIR_MIGRATE_LIVE
         | libvirt.VIR_MIGRATE_PEER2PEER
         | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
         | libvirt.VIR_MIGRATE_PERSIST_DEST
         | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
+        | libvirt.VIR_MIGRATE_NON_SHARED_DISK
+        | libvirt.VIR_MIGRATE_POSTCOPY
+        | libvirt.VIR_MIGRATE_POSTCOPY_RESUME
     )
-    assert set(parameters(FOLDER, MigrationPolicy(bandwidth_mib=8))) == {
+    assert set(parameters(departing(("vda",), bandwidth_mib=8, mode="hybrid"))) == {
         libvirt.VIR_MIGRATE_PARAM_URI,
         libvirt.VIR_MIGRATE_PARAM_BANDWIDTH,
+        libvirt.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
+        libvirt.VIR_MIGRATE_PARAM_DISKS_URI,
+        libvirt.VIR_MIGRATE_PARAM_MIGRATE_DISKS,
     }
+    assert (PAUSED_POSTCOPY, PAUSED_POSTCOPY_FAILED) == (
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
+        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+    )
 
 
 def run(call: MigrateCall) -> MigrateCall:
@@ -152,7 +198,7 @@ def run(call: MigrateCall) -> MigrateCall:
 
 
 def test_libvirt_is_called_with_the_data_paths_sockets_and_the_policy(session: Session, domain: Any) -> None:
-    call = run(MigrateCall(session, WEB, FOLDER, MigrationPolicy(max_downtime_ms=500, bandwidth_mib=8)))
+    call = run(MigrateCall(session, departing(max_downtime_ms=500, bandwidth_mib=8)))
     assert call.state == "succeeded"
     assert domain.calls == [
         ("downtime", 500),
@@ -160,19 +206,19 @@ def test_libvirt_is_called_with_the_data_paths_sockets_and_the_policy(session: S
             "migrate",
             "qemu+unix:///system?socket=/run/novacron/migrations/m1/virt.sock",
             {"migrate_uri": "unix:///run/novacron/migrations/m1/ram.sock", "bandwidth": 8},
-            flags(False),
+            flags(False, departing()),
         ),
     ]
     assert destination_uri(FOLDER) == domain.calls[1][1]
 
 
 def test_no_bound_on_bandwidth_is_libvirts_default() -> None:
-    assert "bandwidth" not in parameters(FOLDER, MigrationPolicy())
+    assert "bandwidth" not in parameters(departing(mode="post-copy"))
 
 
 def test_a_call_that_fails_keeps_libvirts_words(session: Session, domain: Any, failure: Any) -> None:
     domain.fails["migrate"] = failure(9, 10, "job 'migration out' failed: socket closed")
-    call = run(MigrateCall(session, WEB, FOLDER, MigrationPolicy()))
+    call = run(MigrateCall(session, departing()))
     assert (call.state, call.error) == ("failed", "job 'migration out' failed: socket closed")
 
 
@@ -232,6 +278,20 @@ def test_an_abort_without_a_job_is_an_answer_and_not_an_error(departure: Departu
     assert departure.abort() == "no job is active"
 
 
+def test_the_downtime_is_not_set_again_to_go_on_with_post_copy(session: Session, domain: Any) -> None:
+    assert run(MigrateCall(session, departing(resume=True))).state == "succeeded"
+    assert [name for name, *_ in domain.calls] == ["migrate"]
+
+
+def test_post_copy_is_started_or_libvirt_objects(departure: Departure, domain: Any, failure: Any) -> None:
+    assert departure.start_post_copy() == ""
+    domain.fails["post-copy"] = failure(55, 10, "no job is active")
+    assert departure.start_post_copy() == "no job is active"
+    domain.fails["post-copy"] = failure(38, 7, "socket closed")
+    with pytest.raises(HostUnavailable):
+        departure.start_post_copy()
+
+
 # the leftover
 
 PAUSED_FOR_MIGRATION, STARTING = [3, 2], [3, 11]
@@ -251,6 +311,10 @@ def test_an_incoming_vm_whose_job_is_open_is_discarded(
     ("now", "stats", "persistent", "status", "kept"),
     [
         ([1, 2], {"type": 0}, 0, "running", True),
+        ([1, 10], {"type": 0}, 0, "running", True),
+        ([1, 11], {"type": 0}, 0, "running", True),
+        ([3, 12], OUT, 0, "postmigrate", True),
+        ([3, 13], OUT, 0, "postmigrate", True),
         ([3, 1], {"type": 0}, 0, "paused", True),
         ([5, 1], {"type": 0}, 1, "", True),
         (PAUSED_FOR_MIGRATION, OUT, 0, "finish-migrate", True),
@@ -262,6 +326,10 @@ def test_an_incoming_vm_whose_job_is_open_is_discarded(
     ],
     ids=[
         "it runs",
+        "it runs in post-copy",
+        "it runs in a post-copy that broke off",
+        "it is the half of a VM",
+        "it is the half of a VM whose post-copy broke off",
         "its user paused it",
         "it is off",
         "it is leaving at this moment",

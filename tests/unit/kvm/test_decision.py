@@ -11,17 +11,20 @@ import pytest
 from clouds.kvm.decision import (
     OFF_MIGRATED,
     PAUSED_FOR_MIGRATION,
+    PAUSED_POSTCOPY,
     PAUSED_POSTCOPY_FAILED,
     Action,
     Call,
     Job,
     Situation,
     decide,
+    in_post_copy,
 )
 from models.datapath import PathState
 from models.host import VmState
 
 HERE = Situation(state="running")
+HALF = Situation(state="paused", reason=PAUSED_POSTCOPY_FAILED, job="migration", started=True)
 GONE = Situation(state=None)
 
 ROWS: list[tuple[str, Situation, Action]] = [
@@ -61,7 +64,23 @@ ROWS: list[tuple[str, Situation, Action]] = [
         Situation(state="paused", reason=PAUSED_FOR_MIGRATION),
         "in doubt",
     ),
-    ("a failed post-copy", Situation(state="paused", reason=PAUSED_POSTCOPY_FAILED, started=True), "in doubt"),
+    ("post-copy goes on", replace(HALF, reason=PAUSED_POSTCOPY), "watch"),
+    ("post-copy goes on, though the path is gone", replace(HALF, reason=PAUSED_POSTCOPY, path=None), "watch"),
+    ("somebody else's post-copy", replace(HALF, reason=PAUSED_POSTCOPY, started=False), "refused"),
+    (
+        "post-copy that a later step attaches to",
+        replace(HALF, reason=PAUSED_POSTCOPY, started=False, resume=True),
+        "watch",
+    ),
+    ("post-copy without a job", replace(HALF, reason=PAUSED_POSTCOPY, job="none"), "in doubt"),
+    ("post-copy broke off", HALF, "broken off"),
+    ("post-copy broke off while the call waits to say so", replace(HALF, call="waiting"), "broken off"),
+    ("a new path to go on with post-copy", replace(HALF, started=False, resume=True), "start"),
+    ("no path to go on with post-copy", replace(HALF, started=False, resume=True, path=None), "broken off"),
+    ("the call to go on is with libvirt", replace(HALF, resume=True, call="waiting"), "watch"),
+    ("the call to go on failed", replace(HALF, resume=True, call="failed"), "broken off"),
+    ("an earlier attempt may have called", replace(HALF, resume=True), "broken off"),
+    ("nothing to go on with", replace(HERE, resume=True), "stayed"),
     ("a state without a meaning", Situation(state="unknown"), "in doubt"),
     ("gone and libvirt said completed", replace(GONE, started=True, completed=True, call="waiting"), "moved"),
     ("gone and the call came back well", replace(GONE, started=True, call="succeeded"), "moved"),
@@ -83,16 +102,17 @@ def test_every_situation_has_its_answer(now: Situation, expected: Action) -> Non
 
 def everything() -> list[Situation]:
     return [
-        Situation(state, reason, job, started, call, completed, path, carried)
-        for state, reason, job, started, call, completed, path, carried in product(
+        Situation(state, reason, job, started, call, completed, path, carried, resume)
+        for state, reason, job, started, call, completed, path, carried, resume in product(
             (None, *get_args(VmState)),
-            (0, 1, 2, 4, 13),
+            (0, 1, 2, 4, 12, 13),
             get_args(Job),
             (False, True),
             get_args(Call),
             (False, True),
             (None, *get_args(PathState)),
             (None, False, True),
+            (False, True),
         )
     ]
 
@@ -101,7 +121,7 @@ def test_a_move_is_started_only_for_a_vm_that_is_here_free_and_has_a_path() -> N
     for now in everything():
         if decide(now).action == "start":
             assert now.state not in (None, "shutoff", "crashed", "unknown")
-            assert now.job == "none"
+            assert now.job == "none" or (now.resume and now.reason == PAUSED_POSTCOPY_FAILED and not now.started)
             assert now.call == "none"
             assert now.path in ("connected", "link-lost")
 
@@ -118,6 +138,16 @@ def test_a_vm_is_called_stayed_only_when_libvirt_has_it_alive() -> None:
         if decide(now).action == "stayed":
             assert now.state not in (None, "shutoff", "crashed")
             assert now.job != "migration"
+
+
+def test_a_vm_in_post_copy_is_never_called_stayed_nor_started_from_the_beginning() -> None:
+    for now in everything():
+        if in_post_copy(now.state, now.reason):
+            answer = decide(now).action
+            assert (
+                answer not in ("stayed", "gone", "moved") or now.call in ("failed", "succeeded") or now.job == "other"
+            )
+            assert answer != "start" or now.resume
 
 
 def test_every_answer_gives_its_reason() -> None:

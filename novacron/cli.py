@@ -10,6 +10,7 @@ import click
 from novacron.commands import inventory, moves
 from novacron.commands.base import Commands, Face
 from novacron.commands.lab import lab
+from novacron.commands.store import store
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
 worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human; 130 interrupted."""
@@ -37,7 +38,8 @@ def demo(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(run(as_json))
 
 
-for command in (moves.migrate, moves.watch, moves.cancel, inventory.hosts, inventory.vm, lab):
+_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
+for command in (*_MOVES, inventory.hosts, inventory.vm, lab, store):
     cli.add_command(command)
 
 

@@ -1,14 +1,16 @@
 """Records the histories that tests/replay replays: python -m tests.replay.record
 
 Run it when a release changes the order of commands on purpose. As long as runs of the old release may be alive, guard
-the change with workflow.patched and keep the old files too. Needs no root; about ten seconds.
+the change with workflow.patched and keep the old files too. Words after it name the only scenarios to record, so that
+new ones are added beside the old files. Needs no root; about ten seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from temporalio.client import WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflow.fake_site import VM, FakeSite, Move, outcome, reached, temporal_binary, vm
+from models.disks import DiskImage
+from tests.workflow.fake_site import VM, FakeSite, Move, Step, outcome, reached, temporal_binary, vm
 from workflows import search_attributes
 from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
@@ -68,6 +71,39 @@ async def two_copies(site: FakeSite) -> Move:
     return await site.start()
 
 
+async def post_copy_gone_on_with(site: FakeSite) -> Move:
+    """Broken off once, then gone on with over a new data path."""
+    halves = vm("paused", job=True, reason=13), vm("running", reason=11)
+    site.at(site.source, "move_vm", change=lambda: site.split(*halves), error=_broken(), times=1)
+    return await site.start({"vm": VM, "to": "host-b", "policy": {"mode": "post-copy"}})
+
+
+async def told_to_switch(site: FakeSite) -> Move:
+    step = site.at(site.source, "move_vm", hold=True)
+    move = await site.start({"vm": VM, "to": "host-b", "policy": {"mode": "hybrid"}})
+    await reached(step)
+    await move.execute_update("post_copy_now")
+    return await _released(move, step)
+
+
+async def bounded(site: FakeSite) -> Move:
+    step = site.at(site.source, "move_vm", hold=True)
+    move = await site.start()
+    await reached(step)
+    await move.execute_update("set_bandwidth", 5)
+    return await _released(move, step)
+
+
+async def disks_copied(site: FakeSite) -> Move:
+    site.destination.copies = (_SCRATCH,)
+    return await site.start({"vm": VM, "to": "host-b", "policy": {"disks": "copy"}})
+
+
+async def disks_removed(site: FakeSite) -> Move:
+    site.at(site.source, "move_vm", error=_broken())
+    return await disks_copied(site)
+
+
 async def refused(site: FakeSite) -> Move:
     return await site.start({"vm": VM, "to": "host-x"})
 
@@ -81,14 +117,29 @@ SCENARIOS: tuple[Callable[[FakeSite], Awaitable[Move]], ...] = (
     failed_yet_arrived,
     two_copies,
     refused,
+    post_copy_gone_on_with,
+    told_to_switch,
+    bounded,
+    disks_copied,
+    disks_removed,
 )
+
+
+_SCRATCH = DiskImage(target="vdb", path="/images/scratch.qcow2", format="qcow2", capacity=64 << 20)
+
+
+async def _released(move: Move, step: Step) -> Move:
+    assert step.release is not None
+    step.release.set()
+    await outcome(move)
+    return move
 
 
 def _broken() -> ApplicationError:
     return ApplicationError("it broke", type="MigrationFailed", non_retryable=True)
 
 
-async def record() -> None:
+async def record(only: Sequence[str]) -> None:
     async with await WorkflowEnvironment.start_time_skipping_v2(
         dev_server_existing_path=temporal_binary(),
         dev_server_startup_timeout=timedelta(seconds=60),
@@ -98,6 +149,8 @@ async def record() -> None:
         plugins=[plugin()],
     ) as environment:
         for scenario in SCENARIOS:
+            if only and scenario.__name__ not in only:
+                continue
             site = FakeSite(environment.client)
             async with site.working():
                 move = await scenario(site)
@@ -106,6 +159,8 @@ async def record() -> None:
                 except WorkflowFailureError as error:
                     print(f"{scenario.__name__}: {error.cause}")
                 await _save(scenario.__name__, (await move.fetch_history()).to_json())
+        if only and "inventory" not in only:
+            return
         site = FakeSite(environment.client)
         async with site.working():
             listed = await site.client.start_workflow(
@@ -129,4 +184,4 @@ def without_stack_traces(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    asyncio.run(record())
+    asyncio.run(record(sys.argv[1:]))

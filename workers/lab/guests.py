@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from models.base import Model
-from workers.lab.errors import LabError
+from workers.lab.errors import LabError, run
 from workers.lab.heartbeats import Heartbeats
-from workers.lab.settings import LabSettings
+from workers.lab.settings import SCRATCH_FOLDER, SCRATCH_FORMAT, LabSettings
 
 BOOT_WITHIN = 120.0
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -42,7 +42,8 @@ class Guest(Model):
 def domain_xml(
     name: str, identity: uuid.UUID, memory_mib: int, accelerator: str, folder: Path, words: Mapping[str, int]
 ) -> str:
-    """The domain: q35, one CPU, a serial file; with `fill`, the read-only content disk that all hosts see."""
+    """The domain: q35, one CPU, a serial file; with `fill`, the read-only content disk that all hosts see; with
+    `scratch`, a disk of its own, in a folder that each host has for itself."""
     domain = ET.Element("domain", type="kvm" if accelerator == "kvm" else "qemu")
     _text(domain, "name", name)
     _text(domain, "uuid", str(identity))
@@ -67,6 +68,11 @@ def domain_xml(
         ET.SubElement(disk, "source", file=str(folder / "content.img"))
         ET.SubElement(disk, "target", dev="vda", bus="virtio")
         ET.SubElement(disk, "readonly")
+    if words.get("scratch"):
+        disk = ET.SubElement(devices, "disk", type="file", device="disk")
+        ET.SubElement(disk, "driver", name="qemu", type=SCRATCH_FORMAT, cache="none")
+        ET.SubElement(disk, "source", file=f"{SCRATCH_FOLDER}/{name}.{SCRATCH_FORMAT}")
+        ET.SubElement(disk, "target", dev="vdb", bus="virtio")
     serial = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(serial, "source", path=f"/var/lib/libvirt/serial/{name}.log", append="on")
     ET.SubElement(serial, "target", port="0")
@@ -107,6 +113,7 @@ def boot(
     fill: int,
     dirty: int,
     check: int,
+    scratch: int = 0,
 ) -> Guest:
     """Boot a guest and return once it beats; LabError with its last words when it does not within 120 s."""
     if fill + 96 > memory_mib:
@@ -114,7 +121,7 @@ def boot(
     if not (settings.guest_folder / "stamp").exists():
         raise LabError(f"the guest is not built in {settings.guest_folder}: run `make setup`")
     logs = {other: settings.serial_log(other, name) for other in hosts}
-    words = {"fill": fill, "dirty": dirty, "check": check}
+    words = {"fill": fill, "dirty": dirty, "check": check, "scratch": scratch}
     identity = uuid.uuid4()
     xml = domain_xml(name, identity, memory_mib, accelerator, settings.guest_folder, words)
     libvirt = _libvirt()
@@ -124,6 +131,11 @@ def boot(
                 raise LabError(f"{host} already has a guest {name}: choose another name, or destroy it first")
             for log in logs.values():
                 log.unlink(missing_ok=True)
+            if scratch:
+                for other in hosts:
+                    settings.scratch_image(other, name).unlink(missing_ok=True)
+                image = str(settings.scratch_image(host, name))
+                run("qemu-img", "create", "-q", "-f", SCRATCH_FORMAT, image, f"{scratch}M")
             connection.createXML(xml, 0)
     except libvirt.libvirtError as error:
         raise LabError(

@@ -100,7 +100,8 @@ class Host:
         """Configuration of libvirtd, QEMU and the worker, and the host's certificate."""
         for source in _MOUNTS:
             (self.folder / source).mkdir(parents=True, exist_ok=True)
-        (self.folder / "lib" / "serial").mkdir(exist_ok=True)
+        for part in ("serial", "scratch"):
+            (self.folder / "lib" / part).mkdir(exist_ok=True)
         address = self.settings.migration_address(self.name)
         (self.folder / "etc" / "qemu.conf").write_text(_QEMU_CONF.format(address=address))
         libvirtd = _LIBVIRTD_CONF.format(address=address, uuid=self.settings.host_uuid(self.name))

@@ -192,13 +192,15 @@ class Lab:
         fill: int = 0,
         dirty: int = 0,
         check: int = 1,
+        scratch: int = 0,
     ) -> Guest:
-        """Boot a guest, wait for its heartbeat. `fill`: MiB of real content; `dirty`: MiB/s of changing pages."""
+        """Boot a guest, wait for its heartbeat. `fill`: MiB of real content; `dirty`: MiB/s of changing pages;
+        `scratch`: MiB of a disk that only its host sees, and that it writes to and reads back."""
         hosts = [each.name for each in self._hosts(self._running())]
         if host not in hosts:
             raise LabError(f"there is no host {host!r} in lab {self.settings.name}: it has {', '.join(hosts)}")
         kind = self.accelerator()
-        return guests.boot(self.settings, hosts, kind, name, host, memory_mib, fill, dirty, check)
+        return guests.boot(self.settings, hosts, kind, name, host, memory_mib, fill, dirty, check, scratch)
 
     def destroy_guest(self, name: str) -> None:
         """End the guest wherever it is; nothing happens when it is nowhere."""

@@ -20,6 +20,10 @@ HOSTS = ("host-a", "host-b", "host-c", "host-d")
 STATE_DIR = "/run/novacron"
 LIBVIRT_SOCKET = "/run/libvirt/libvirt-sock"
 
+SCRATCH_FOLDER = "/var/lib/libvirt/scratch"
+"""Where a host has the disks that only it sees."""
+SCRATCH_FORMAT = "qcow2"
+
 _LONGEST_SOCKET = 107
 
 
@@ -127,6 +131,10 @@ class LabSettings(Model):
 
     def serial_log(self, host: str, guest: str) -> Path:
         return self.host(host) / "lib" / "serial" / f"{guest}.log"
+
+    def scratch_image(self, host: str, guest: str) -> Path:
+        """A guest's own disk as seen from outside the host."""
+        return self.host(host) / "lib" / "scratch" / f"{guest}.{SCRATCH_FORMAT}"
 
 
 def host_name(name: str) -> str:

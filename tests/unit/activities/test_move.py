@@ -20,7 +20,7 @@ from clouds.kvm.migration import Completed, Departure, MigrateCall, Sight
 from clouds.kvm.progress import JobSample
 from dwcp.errors import ControlFailed, NotRunning
 from models.datapath import DataPathStatus, FlowStatus
-from models.migration import MigrationPolicy, MoveResult, MoveVm, Progress, VmRef
+from models.migration import MigrationPolicy, MoveMode, MoveResult, MoveVm, Progress, VmRef
 
 RUNNING = Sight("running")
 MOVING = Sight("running", job="migration", sample=JobSample(total=1000, remaining=250, iteration=1))
@@ -56,6 +56,8 @@ class PlayedDeparture:
         self.completed: Completed | None = None
         self.on_completed: Callable[[], None] = lambda: None
         self.aborts = 0
+        self.switches = 0
+        self.objections: list[str] = []
 
     def look(self) -> Sight:
         self._scene.turn += 1
@@ -68,6 +70,10 @@ class PlayedDeparture:
     def abort(self) -> str:
         self.aborts += 1
         return ""
+
+    def start_post_copy(self) -> str:
+        self.switches += 1
+        return self.objections.pop(0) if self.objections else ""
 
 
 class Scene:
@@ -94,14 +100,22 @@ class Scene:
             raise self.path
         return self.path
 
-    def run(self, finish_within: float = 3600, own_call: bool = False, so_far: Progress | None = None) -> MoveResult:
+    def run(
+        self,
+        finish_within: float = 3600,
+        own_call: bool = False,
+        so_far: Progress | None = None,
+        mode: MoveMode = "pre-copy",
+        resume: bool = False,
+    ) -> MoveResult:
         order = MoveVm(
             migration_id="m1",
             vm=VmRef(vm="web"),
             source="host-a",
             destination="host-b",
-            policy=MigrationPolicy(finish_within=finish_within),
+            policy=MigrationPolicy(finish_within=finish_within, mode=mode),
             started=5,
+            resume=resume,
         )
         around = Surroundings(
             stop=lambda: self.stop,
@@ -350,6 +364,80 @@ def test_what_must_not_be_started_is_refused_by_kind(
         scene.folder.mark_started(900)
     with pytest.raises(error):
         scene.run()
+    assert not scene.call.begun
+
+
+# post-copy
+
+SECOND_PASS = Sight("running", job="migration", sample=JobSample(total=1000, remaining=600, iteration=2))
+POST_COPY = Sight("paused", reason=12, job="migration", sample=JobSample(total=1000, remaining=300, iteration=2))
+BROKE_OFF = Sight("paused", reason=13, job="migration")
+
+
+def test_a_post_copy_move_switches_after_its_first_pass_and_asks_again_while_libvirt_objects(tmp_path: Path) -> None:
+    story = [RUNNING, MOVING, SECOND_PASS, SECOND_PASS, POST_COPY]
+    scene = Scene(tmp_path, lambda s: story[s.turn - 1] if s.turn < 6 else s.complete())
+    scene.departure.objections = ["not yet"]
+    result = scene.run(mode="post-copy")
+    assert result.post_copy
+    assert scene.departure.switches == 2
+    assert [report.phase for report in scene.reports] == ["moving"] * 4 + ["post-copy"] * 2
+    assert "runs on host-b" in scene.reports[4].note
+
+
+def test_a_pre_copy_move_never_switches(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: RUNNING if s.turn == 1 else SECOND_PASS if s.turn < 9 else s.complete())
+    assert not scene.run().post_copy
+    assert scene.departure.switches == 0
+
+
+@pytest.mark.parametrize("trouble", ["cancel", "late", "no path", "path failed"])
+def test_nothing_ends_a_move_in_post_copy(tmp_path: Path, trouble: str) -> None:
+    def plot(s: Scene) -> Sight:
+        if s.turn == 4:
+            s.stop = "cancel" if trouble == "cancel" else None
+            s.time += 10_000 if trouble == "late" else 0
+            s.path = NotRunning("gone") if trouble == "no path" else FAILED if trouble == "path failed" else CONNECTED
+        return [RUNNING, SECOND_PASS, POST_COPY][min(s.turn, 3) - 1] if s.turn < 50 else s.complete()
+
+    scene = Scene(tmp_path, plot)
+    result = scene.run(mode="post-copy")
+    assert result.post_copy
+    assert result.cancel_came_too_late == (trouble == "cancel")
+    assert (scene.departure.aborts, scene.cuts) == (0, 0)
+
+
+def test_a_cancel_that_meets_the_switch_to_post_copy_ends_nothing_any_more(tmp_path: Path) -> None:
+    def plot(s: Scene) -> Sight:
+        s.stop = "cancel" if s.turn >= 2 else None
+        return [RUNNING, MOVING, POST_COPY][min(s.turn, 3) - 1] if s.turn < 20 else s.complete()
+
+    scene = Scene(tmp_path, plot)
+    assert scene.run(mode="hybrid").cancel_came_too_late
+    assert scene.departure.aborts == 1
+
+
+def test_a_post_copy_that_broke_off_is_told_and_left_as_it_is(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(RUNNING, SECOND_PASS, POST_COPY, BROKE_OFF))
+    with pytest.raises(kvm.Ambiguous, match="Destroy neither half"):
+        scene.run(mode="post-copy")
+    assert (scene.departure.aborts, scene.cuts) == (0, 0)
+
+
+def test_a_post_copy_that_broke_off_is_gone_on_with_over_a_new_path(tmp_path: Path) -> None:
+    story = [BROKE_OFF, BROKE_OFF, POST_COPY]
+    scene = Scene(tmp_path, lambda s: story[s.turn - 1] if s.turn < 4 else s.complete())
+    result = scene.run(mode="post-copy", resume=True)
+    assert scene.call.begun
+    assert result.post_copy
+    assert {report.phase for report in scene.reports} == {"post-copy"}
+
+
+def test_a_later_attempt_attaches_to_a_post_copy_and_knows_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: POST_COPY if s.turn < 3 else s.complete())
+    scene.folder.mark_started(900)
+    scene.stop = None
+    assert scene.run(mode="hybrid", so_far=Progress(phase="post-copy", percent=90)).post_copy
     assert not scene.call.begun
 
 

@@ -23,7 +23,8 @@ from dwcp import control, process
 from dwcp.errors import ControlFailed, NotRunning
 from models.datapath import DataPathConfig, DataPathStatus
 from models.host import HostSettings
-from models.migration import ClosePath, Endpoint, OpenPath
+from models.migration import ClosePath, Endpoint, LimitPath, MigrationPolicy, OpenPath, VmRef
+from models.store import StoreSettings, StoreUse
 
 TO_LISTEN = OpenPath(migration_id="m1", peer="host-a")
 TO_DIAL = OpenPath(migration_id="m1", peer="host-b", endpoint=Endpoint(address="10.0.0.2", port=49152))
@@ -45,6 +46,9 @@ def qemu_group(monkeypatch: pytest.MonkeyPatch) -> int:
     """libvirt's answer, played."""
     monkeypatch.setattr("activities.host.inventory.qemu_group", lambda session: os.getgid())
     return os.getgid()
+
+
+VM = VmRef(vm="web", uuid="0" * 8 + "-0000-4000-8000-" + "0" * 12)
 
 
 class PlayedPath:
@@ -77,6 +81,9 @@ class PlayedPath:
         self.now, self.stops = None, self.stops + 1
         return last
 
+    def limit(self, folder: Path, bytes_per_second: int) -> DataPathStatus:
+        return self.status(folder).model_copy(update={"rate_limit": bytes_per_second})
+
     def will_be(self, *states: str, error: str = "") -> None:
         self.then = [
             DataPathStatus.model_validate(
@@ -92,6 +99,7 @@ def played(monkeypatch: pytest.MonkeyPatch, settings: HostSettings) -> Iterator[
     monkeypatch.setattr(process, "spawn", played.spawn)
     monkeypatch.setattr(control, "status", played.status)
     monkeypatch.setattr(control, "stop", played.stop)
+    monkeypatch.setattr(control, "limit", played.limit)
     yield played
     Folder(Path(settings.state_dir)).remove()
 
@@ -124,6 +132,67 @@ def test_a_source_waits_until_it_is_connected_and_listens_for_libvirt_and_qemu(
     assert (config.role, config.address, config.port) == ("source", "10.0.0.2", 49152)
     folder = f"{settings.state_dir}/migrations/m1"
     assert [service.path for service in config.services] == [f"{folder}/{name}.sock" for name in ("ram", "virt", "nbd")]
+
+
+def test_the_policy_and_the_hosts_settings_reach_the_process(settings: HostSettings, played: PlayedPath) -> None:
+    own = settings.model_copy(
+        update={"more_migration_addresses": ("10.1.0.1",), "trusted_network": True, "store": StoreSettings(limit_mib=7)}
+    )
+    policy = MigrationPolicy(
+        lanes=9,
+        max_lanes=4,
+        wire_mib=3,
+        protection="none",
+        rdma="never",
+        page_memory_mib=55,
+        tenant="t",
+        store_scope="site",
+    )
+    listening = opened(own, TO_LISTEN.model_copy(update={"policy": policy, "vm": VM}))
+    assert listening.more_addresses == ("10.1.0.1",)
+    played.now = None
+    played.will_be("connected")
+    there = Endpoint(address="10.0.0.2", port=49152, more_addresses=("10.1.0.2",))
+    opened(own, TO_DIAL.model_copy(update={"migration_id": "m2", "endpoint": there, "policy": policy, "vm": VM}))
+    destination, source = played.configs
+    assert destination.more_addresses == ("10.1.0.1",)
+    assert source.more_addresses == ("10.1.0.2",)
+    for config in played.configs:
+        assert (config.lanes, config.max_lanes, config.rate_limit) == (9, 9, 3 << 20)
+        assert (config.protection, config.rdma, config.page_memory_mib) == ("none", "never", 55)
+        assert config.store == StoreUse(settings=own.store, vm=str(VM.uuid), tenant="t", scope="site")
+
+
+@pytest.mark.parametrize(
+    ("policy", "limit_mib", "vm"),
+    [(MigrationPolicy(store=False), 7, VM), (MigrationPolicy(), 0, VM), (MigrationPolicy(), 7, None)],
+)
+def test_there_is_no_store_where_policy_host_or_name_is_missing(
+    settings: HostSettings, played: PlayedPath, policy: MigrationPolicy, limit_mib: int, vm: VmRef | None
+) -> None:
+    own = settings.model_copy(update={"store": StoreSettings(limit_mib=limit_mib)})
+    opened(own, TO_LISTEN.model_copy(update={"policy": policy, "vm": vm}))
+    assert played.configs[0].store is None
+
+
+def test_a_path_in_the_clear_is_refused_where_the_network_is_not_trusted(
+    settings: HostSettings, played: PlayedPath
+) -> None:
+    with pytest.raises(ApplicationError, match="trusted_network") as raised:
+        opened(settings, TO_LISTEN.model_copy(update={"policy": MigrationPolicy(protection="none")}))
+    assert (raised.value.type, raised.value.non_retryable) == ("Refused", True)
+    assert played.configs == []
+
+
+def test_the_bound_of_a_living_path_is_changed_and_that_of_none_is_not_found(
+    settings: HostSettings, played: PlayedPath
+) -> None:
+    host, order = HostActivities(settings), LimitPath(migration_id="m1", bytes_per_second=5)
+    with pytest.raises(ApplicationError, match="no data path") as raised:
+        ActivityEnvironment().run(host.limit_path, order)
+    assert (raised.value.type, raised.value.non_retryable) == ("NotFound", True)
+    opened(settings, TO_LISTEN)
+    assert ActivityEnvironment().run(host.limit_path, order).bytes_per_second == 5
 
 
 def test_the_process_is_put_where_the_migration_network_is(settings: HostSettings, played: PlayedPath) -> None:

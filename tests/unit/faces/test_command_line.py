@@ -37,6 +37,15 @@ WRONG = [
     (["migrate", "counter", "--to", "host-b", "--bandwidth", "-1"], "bandwidth_mib: got -1"),
     (["migrate", "counter", "--to", "host-b", "--finish-within", "0"], "finish_within: got 0"),
     (["migrate", "counter", "--to", "host-b", "--resume-within", "many"], "--resume-within"),
+    (["migrate", "counter", "--to", "host-b", "--mode", "teleport"], "mode: got 'teleport'"),
+    (["migrate", "counter", "--to", "host-b", "--disks", "burn"], "disks: got 'burn'"),
+    (["migrate", "counter", "--to", "host-b", "--protection", "hope"], "protection: got 'hope'"),
+    (["migrate", "counter", "--to", "host-b", "--limit", "-1"], "wire_mib: got -1"),
+    (["migrate", "counter", "--to", "host-b", "--page-memory", "-1"], "page_memory_mib: got -1"),
+    (["migrate", "counter", "--to", "host-b", "--store-scope", "world"], "store_scope: got 'world'"),
+    (["limit", "counter", "many"], "MIB"),
+    (["limit", "a b", "3"], "vm: got 'a b'"),
+    (["post-copy", "a b"], "vm: got 'a b'"),
     (["migrate", "counter"], "--to"),
     (["watch", "a b"], "vm: got 'a b'"),
     (["cancel", "vm/lab"], "id: got 'vm/lab'"),
@@ -65,7 +74,14 @@ def test_wrong_input_is_one_json_line_when_asked(args: list[str], words: str) ->
     assert error["remedy"]
 
 
-ASKING = [["hosts"], ["vm", "list"], ["watch", "x"], ["cancel", "x"], ["migrate", "x", "--to", "y"]]
+ASKING = [
+    ["hosts"],
+    ["vm", "list"],
+    ["watch", "x"],
+    ["cancel", "x"],
+    ["migrate", "x", "--to", "y"],
+    ["limit", "x", "3"],
+]
 
 
 @pytest.mark.parametrize("args", ASKING)

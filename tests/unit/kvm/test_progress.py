@@ -90,6 +90,20 @@ def test_a_sample_is_read_from_libvirts_own_names() -> None:
     }
     assert JobSample.of(stats) == JobSample(total=8, remaining=4, iteration=3, dirty_rate=8192.0)
     assert JobSample.of({"type": 2}) == JobSample()
+    assert JobSample.of({"disk_total": 7, "disk_remaining": 5}) == JobSample(disk_total=7, disk_remaining=5)
+
+
+def test_disks_count_with_the_memory_and_go_first() -> None:
+    tracker = Tracker(memory=100 * MIB)
+    copying = JobSample(disk_total=300 * MIB, disk_remaining=100 * MIB)
+    assert tracker.progress(0, copying, PATH).percent == 50.0
+    both = JobSample(total=100 * MIB, remaining=40 * MIB, disk_total=300 * MIB)
+    progress = tracker.progress(1, both, PATH)
+    assert (progress.percent, progress.disk_total, progress.disk_remaining) == (90.0, 300 * MIB, 0)
+
+
+def test_the_phase_is_told_as_it_was_given() -> None:
+    assert Tracker().progress(0, None, PATH, "post-copy", "it follows").phase == "post-copy"
 
 
 samples = st.builds(
@@ -98,6 +112,8 @@ samples = st.builds(
     remaining=st.integers(0, 2**45),
     iteration=st.integers(0, 1000),
     dirty_rate=st.floats(0, 1e12),
+    disk_total=st.integers(0, 2**45),
+    disk_remaining=st.integers(0, 2**45),
 )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from clouds.kvm.identity import identity, network_source, read_text, world_wide_id
 from clouds.kvm.inventory import memory_mib, version
 from clouds.kvm.sheet import disks, host_devices
+from models.disks import DiskImage
 
 DOMAIN = """
 <domain type='kvm'><devices>
@@ -41,6 +42,17 @@ def test_the_whole_chain_of_images_is_reported_and_network_disks_are_not(tmp_pat
         ("vdc", "/fast/data", False),
     ]
     assert [bool(disk.identity) for disk in found] == [True, False, False]
+
+
+def test_an_image_of_its_own_tells_what_a_copy_of_it_needs(tmp_path: Path) -> None:
+    xml = """<domain><devices>
+      <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/a'/><target dev='vda'/></disk>
+      <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='/b'/><target dev='sda'/></disk>
+      <disk type='block' device='disk'><driver name='qemu' type='raw'/><source dev='/dev/c'/><target dev='vdb'/></disk>
+    </devices></domain>"""
+    images = [disk.image for disk in disks(ET.fromstring(xml), lambda target: (8 << 30, 1 << 20))]
+    image = DiskImage(target="vda", path="/a", format="qcow2", capacity=8 << 30, allocated=1 << 20)
+    assert images == [image, None, None]
 
 
 def test_devices_and_folders_of_the_host_are_named() -> None:

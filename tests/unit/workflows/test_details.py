@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from models.migration import Phase, Progress
 from workflows import details
 
-PHASES: tuple[Phase, ...] = ("checking", "preparing", "moving", "confirming", "cleaning", "done", "failed", "cancelled")
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 counts = st.integers(min_value=0, max_value=2**63 - 1)
 rates = st.floats(min_value=0, max_value=1e13)
@@ -68,6 +70,10 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 def test_a_ratio_needs_both_sides() -> None:
     assert details.ratio(300, 100) == "3.0x"
     assert details.ratio(0, 100) == details.ratio(100, 0) == "-"
+
+
+def test_disks_are_shown_where_they_are_copied() -> None:
+    assert ("disks left", "1.0 KiB of 2.0 KiB") in details.rows(Progress(disk_total=2048, disk_remaining=1024))
 
 
 def test_figures_not_known_yet_are_left_out() -> None:

@@ -24,10 +24,10 @@ STATES: tuple[VmState, ...] = (
 )
 
 
-def answer(host: str, state: VmState | None, job: bool = False) -> VmSighting:
+def answer(host: str, state: VmState | None, job: bool = False, reason: int = 0) -> VmSighting:
     if state is None:
         return VmSighting(host=host, present=False)
-    report = VmReport(name="counter", uuid=UUID, state=state, memory_mib=1, vcpus=1, job=job)
+    report = VmReport(name="counter", uuid=UUID, state=state, reason=reason, memory_mib=1, vcpus=1, job=job)
     return VmSighting(host=host, present=True, vm=report)
 
 
@@ -67,6 +67,54 @@ def test_a_job_on_the_source_settles_nothing(source: VmState, destination: VmSta
     assert judge(answer("a", source, job=True), answer("b", destination)).kind == "unsettled"
 
 
+@pytest.mark.parametrize("job", [False, True])
+@pytest.mark.parametrize(
+    ("source", "destination", "kind"),
+    [
+        (12, ("running", 10), "split"),
+        (13, ("running", 11), "split"),
+        (12, ("running", 11), "split"),
+        (13, ("running", 10), "split"),
+        (13, ("blocked", 11), "split"),
+        (12, ("paused", 12), "split"),
+        (13, ("paused", 13), "split"),
+        (12, ("paused", 2), "unsettled"),
+        (12, ("running", 2), "unsettled"),
+        (12, (None, 0), "torn"),
+        (13, ("shutoff", 0), "torn"),
+        (None, ("running", 11), "torn"),
+        (None, ("running", 10), "torn"),
+    ],
+)
+def test_a_vm_in_post_copy_has_two_halves(
+    source: int | None, destination: tuple[VmState | None, int], kind: str, job: bool
+) -> None:
+    here = answer("a", "paused", job, source) if source else answer("a", None)
+    assert judge(here, answer("b", destination[0], reason=destination[1])).kind == kind
+
+
+def test_a_split_says_which_hosts_know_that_it_broke_off() -> None:
+    def broken(source: int, destination: int) -> tuple[str, ...]:
+        return judge(answer("a", "paused", True, source), answer("b", "running", reason=destination)).broken_off
+
+    assert broken(12, 10) == ()
+    assert broken(13, 10) == ("a",)
+    assert broken(12, 11) == ("b",)
+    assert broken(13, 11) == ("a", "b")
+
+
+def test_a_split_is_gone_on_with_at_once_and_the_loss_of_a_half_is_looked_at_again() -> None:
+    half = answer("a", "paused", True, 13)
+    assert not judge(half, answer("b", "running", reason=11)).worth_another_look
+    assert judge(half, answer("b", None)).worth_another_look
+    assert "post-copy that broke off" in judge(half, answer("b", None)).reason
+
+
+@pytest.mark.parametrize("reason", [10, 11])
+def test_a_running_vm_and_another_half_are_two_copies(reason: int) -> None:
+    assert judge(answer("a", "running"), answer("b", "running", reason=reason)).kind == "two copies"
+
+
 @pytest.mark.parametrize("told", [None, "running", "paused"])
 def test_silence_of_either_host_is_never_a_verdict(told: VmState | None) -> None:
     silent = Silence("b", "no worker")
@@ -82,7 +130,7 @@ def test_a_host_that_does_not_tell_the_state_gives_no_verdict() -> None:
 
 
 answers: st.SearchStrategy[Answer] = st.one_of(
-    st.builds(answer, st.just("h"), st.sampled_from((None, *STATES)), st.booleans()),
+    st.builds(answer, st.just("h"), st.sampled_from((None, *STATES)), st.booleans(), st.integers(0, 14)),
     st.builds(Silence, st.just("h"), st.just("gone")),
 )
 
@@ -99,6 +147,7 @@ def test_something_may_be_removed_only_where_the_source_says_it_runs_the_vm(
         assert isinstance(destination, VmSighting)
         assert destination.vm is not None
         assert destination.vm.state in ("paused", "suspended")
+        assert (destination.vm.state, destination.vm.reason) not in (("paused", 12), ("paused", 13))
 
 
 def test_moved_needs_both_hosts_word() -> None:

@@ -219,9 +219,11 @@ async def measure(
             )
         site.shape(cell.link_mbit)
         report("connecting")
+        quiet = Meter(ends, (source.watched, destination.watched))
+        silent = quiet.sent(0) + quiet.sent(1)
         place = Place(source_end, destination_end, folder, filled, site.machine.content)
         async with method.carrier(place) as carrier:
-            row = await _move(cell, method, site, (source, destination), ends, carrier, report)
+            row = await _move(cell, method, site, (source, destination), ends, carrier, silent, report)
         if then:
             await then(destination, filled)
         return row.model_copy(update={"load": load})
@@ -234,9 +236,11 @@ async def _move(
     guests: tuple[Guest, Guest],
     ends: tuple[End, End],
     carrier: Carrier,
+    silent: int,
     report: Report,
 ) -> Row:
-    """The part with the clock: both QEMUs are ready, the carrier is connected."""
+    """The part with the clock: both QEMUs are ready, the carrier is connected. `silent`: what both interfaces had sent
+    before it was."""
     source, destination = guests
     await destination.qmp.execute("migrate-incoming", {"uri": carrier.incoming})
     await source.qmp.execute("cont")
@@ -281,6 +285,7 @@ async def _move(
         seconds=after.at - before.at,
         gap_seconds=longest_silence(heard, before.at, heard[-1]),
         wire_bytes=sent,
+        setup_bytes=before.sent + before.sent_back - silent,
         wire_back_bytes=after.sent_back - before.sent_back,
         cpu_seconds=sum(work) + guest_cpu,
         guest_cpu_seconds=guest_cpu,

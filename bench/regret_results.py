@@ -13,7 +13,7 @@ _REGRETS = TypeAdapter(tuple[Regret, ...])
 
 
 def load(path: Path) -> tuple[Regret, ...]:
-    """One of each link speed; none when the file does not exist. Raises ResultsError."""
+    """All rows; none when the file does not exist. Raises ResultsError."""
     if not path.exists():
         return ()
     try:

@@ -42,7 +42,7 @@ def cells_of(line: Line) -> tuple[str, ...]:
         f"{line.seconds:.1f}" + (f" ±{50 * line.spread:.0f} %" if line.repeats > 1 else ""),
         faster,
         f"{line.gap_seconds:.2f}",
-        f"{line.wire_bytes / 1e6:.0f}",
+        f"{line.link_bytes / 1e6:.0f}",
         "-" if line.bytes_share is None else f"{100 * line.bytes_share:.0f} %",
         "-" if line.link_share is None else f"{100 * line.link_share:.0f} %",
         f"{line.cpu_seconds:.1f}",
@@ -113,8 +113,8 @@ def plot(lines: Sequence[Line], path: Path, note: str) -> None:
         _bars(
             size,
             here,
-            lambda line: line.wire_bytes / 1e6,
-            lambda line: f"{line.wire_bytes / 1e6:.0f}",
+            lambda line: line.link_bytes / 1e6,
+            lambda line: f"{line.link_bytes / 1e6:.0f}",
             local,
             methods,
         )

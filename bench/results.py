@@ -36,6 +36,8 @@ class Row(Model):
     """Sent by the source's interface."""
     wire_back_bytes: Count = 0
     """Sent by the destination's interface: acknowledgements."""
+    setup_bytes: Count = 0
+    """What both interfaces had sent for the data path before the clock started: handshakes, what the stores have."""
     cpu_seconds: Seconds
     """User + system of both QEMUs and both data path ends during those seconds, with the guest's vCPUs."""
     guest_cpu_seconds: Seconds = 0
@@ -75,6 +77,11 @@ class Row(Model):
     digest: str = ""
     """BLAKE3 of the memory stream, equal at both ends of the data path."""
     machine: str = ""
+
+    @property
+    def link_bytes(self) -> int:
+        """All that went over the link for this move, both ways."""
+        return self.wire_bytes + self.wire_back_bytes + self.setup_bytes
 
     @property
     def cell(self) -> Cell:
@@ -125,7 +132,8 @@ class Line(Model):
     """How many of the repeats did."""
     seconds: Seconds
     gap_seconds: Seconds
-    wire_bytes: float
+    link_bytes: float
+    """All of them, as in Row."""
     cpu_seconds: Seconds
     guest_cpu_seconds: Seconds
     downtime_ms: float | None
@@ -155,7 +163,7 @@ def _line(rows: Sequence[Row]) -> Line:
         converged=sum(row.converged for row in rows),
         seconds=median(seconds),
         gap_seconds=median(row.gap_seconds for row in rows),
-        wire_bytes=median(row.wire_bytes for row in rows),
+        link_bytes=median(row.link_bytes for row in rows),
         cpu_seconds=median(row.cpu_seconds for row in rows),
         guest_cpu_seconds=median(row.guest_cpu_seconds for row in rows),
         downtime_ms=median(downtimes) if downtimes else None,
@@ -183,7 +191,7 @@ def lines(rows: Iterable[Row]) -> tuple[Line, ...]:
                 update={
                     "faster": peer.seconds / line.seconds,
                     "bound": bound,
-                    "bytes_share": None if bound else line.wire_bytes / peer.wire_bytes,
+                    "bytes_share": None if bound else line.link_bytes / peer.link_bytes,
                 }
             )
         made.append(line)

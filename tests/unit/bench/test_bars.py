@@ -121,9 +121,12 @@ def test_silence_is_judged_in_the_worst_group_against_the_best_native_method_tha
 
 
 def test_the_returning_guest_is_judged_by_time_and_bytes() -> None:
-    rows = [row("plain", 68, workload="return"), row("novacron", 4, workload="return", wire_bytes=50)]
+    rows = [
+        row("plain", 68, workload="return", wire_back_bytes=20),
+        row("novacron", 4, workload="return", wire_bytes=40, wire_back_bytes=1, setup_bytes=10),
+    ]
     assert value("return-time", Measured(rows)).number == 17
-    assert value("return-bytes", Measured(rows)).number == pytest.approx(5)
+    assert value("return-bytes", Measured(rows)).number == pytest.approx(5), "all bytes, both ways, and of setting up"
 
 
 def test_what_was_sent_twice_is_told_in_windows_and_the_worst_counts() -> None:
@@ -171,10 +174,10 @@ def test_random_data_is_judged_on_the_link_where_trying_costs_most() -> None:
 
 
 def test_the_selector_is_judged_at_its_worst_link_speed() -> None:
-    regrets = [Regret(100, 0.01, 3, "first"), Regret(1000, 0.04, 3, "first")]
+    regrets = [Regret("files", 100, 1, 2.0, 0.05, 0.01), Regret("redis", 1000, 4, 2.0, -0.1, 0.04)]
     found = value("regret", Measured(regrets=regrets))
     assert found.number == pytest.approx(4)
-    assert found.detail == "1000 Mbit/s"
+    assert found.detail == "redis, 1000 Mbit/s, 4 processors"
 
 
 @pytest.mark.parametrize(

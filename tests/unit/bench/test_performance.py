@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_passes_have_their_tables_and_their_origin() -> None:
     text = page(Measured(passes=[carried("zstd-pipe", machine="2 x CPU"), carried("lz4-tls", machine="2 x CPU")]), {})
     assert "`make bench-datapath`, first on 2 x CPU." in text
     assert "zstd -1 -T1" in text
+
+
+def test_the_selector_has_its_table(tmp_path: Path) -> None:
+    fields = {"corpus": "files", "link_mbit": 100, "cores": 1, "seconds": 2.0, "fixed": "zstd", "used": {"zstd": 3}}
+    rows = [{**fields, "against_fixed": -0.01, "against_each": 0.03}]
+    (tmp_path / "regret.json").write_text(json.dumps(rows))
+    assert "| -1.0 % " in page(read(tmp_path), {})
 
 
 def test_notes_stand_with_their_bar() -> None:

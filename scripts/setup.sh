@@ -28,7 +28,7 @@ quietly() {
 
 packages=(
   qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
-  libvirt-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
+  libvirt-dev libxxhash-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
 )
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
@@ -63,7 +63,7 @@ get_kernel() {
 make_venv() {
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11: set PYTHON"
   local stamp
-  stamp=$(cat pyproject.toml constraints.txt <("$python" -VV) | sha256sum)
+  stamp=$(cat pyproject.toml setup.py constraints.txt dwcp/encoding/*.[ch] <("$python" -VV) | sha256sum)
   [ "$(cat .venv/.setup 2>/dev/null)" = "$stamp" ] && return
   if [ ! -x .venv/bin/python ]; then
     step "making .venv with $("$python" -V)"

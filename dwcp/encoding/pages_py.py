@@ -52,10 +52,11 @@ class Tally:
 
 class Encoder:
     def __init__(self, memory: Memory, grammar: t.Grammar) -> None:
+        memory.begin()
         self._memory = memory
         self._parser: Parser = RamParser() if grammar == "ram" else NbdParser()
         self._cursor = Cursor(blocks=memory.blocks)
-        self._ids = {name: number for number, name in enumerate(memory.blocks)}
+        self._ids: dict[bytes, int] = {}
         self._tally = Tally()
         self._carry = b""
         """Bytes of a head that went out before its end had come."""
@@ -117,7 +118,7 @@ class Encoder:
         while self._at < end:
             if self._carry:
                 more = self._parse_carried(flush)
-            elif self._parser.due is Due.PAGE:
+            elif self._parser.due is Due.PAGE and not self._parser.skip:
                 more = self._due_page(flush)
             elif self._parser.due is Due.FILL:
                 if self._raw[self._at] == 0:
@@ -357,6 +358,7 @@ class Encoder:
 
 class Decoder:
     def __init__(self, memory: Memory) -> None:
+        memory.begin()
         self._memory = memory
         self._cursor = Cursor(blocks=memory.blocks)
         self._tally = Tally()

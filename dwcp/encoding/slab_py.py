@@ -43,6 +43,13 @@ class Memory:
         self._leaves: set[int] = set()
         self._shares = array("I")
         self._free: list[int] = []
+        self._taken = False
+
+    def begin(self) -> None:
+        """A memory serves one encoder or one decoder."""
+        if self._taken:
+            raise ValueError("this memory serves another flow already; make one for each")
+        self._taken = True
 
     @property
     def used(self) -> int:

@@ -223,9 +223,9 @@ class RamParser(Parser):
             self._at = _At.FOOTER
             return 8
         if flags == _LIST_FLAG:
+            if self._blocks:
+                return self._doubt()
             self._unlisted = address
-            self._blocks.clear()
-            self.block, self.pages_in_block = b"", 0
             self._at = _At.BLOCK_LIST if address else _At.RECORD
             return 8
         if flags in _HEADER_ONLY:

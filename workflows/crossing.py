@@ -52,6 +52,10 @@ class Crossing:
         """There may be something to clean up."""
         return bool(self._opened or self._disks)
 
+    def adopt(self, vm: VmRef, admitted: Admitted) -> None:
+        """A VM in two halves, left by a run that ended: all that is to be done is to bring it together."""
+        self.ref, self._memory_mib = vm, admitted.sheet.vm.memory_mib
+
     async def prepare(self, admitted: Admitted) -> None:
         """Empty images for the disks that are copied."""
         self._memory_mib = admitted.sheet.vm.memory_mib

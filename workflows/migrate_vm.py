@@ -51,8 +51,9 @@ class MigrateVm:
         self._destination = Host(self._site, self._request.to)
         try:
             await self._check()
-            await self._prepare()
-            await self._move()
+            if not self._admitted.half:
+                await self._prepare()
+                await self._move()
         except BaseException as error:
             if not errors.handled(error):
                 raise
@@ -76,6 +77,8 @@ class MigrateVm:
         self._chronicle.between(f"{wanted.vm}: {found} → {wanted.to}", [found, wanted.to])
         self._admitted = await preflight.admit(self._source, self._destination, wanted.vm, wanted.policy)
         self._ref = VmRef(vm=wanted.vm, uuid=self._admitted.sheet.vm.uuid)
+        if self._admitted.half:
+            self._crossing.adopt(self._ref, self._admitted)
         for warning in self._admitted.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")
 

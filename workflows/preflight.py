@@ -41,24 +41,29 @@ async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> 
 
 
 async def find(site: str, request: MigrateRequest, hosts: list[str], silent: list[str]) -> str:
-    """The one host on which the VM is alive."""
-    alive: list[str] = []
+    """The one host on which the VM is alive; of a VM in two halves, the host that still has memory to send."""
+    alive: list[VmSighting] = []
     defined: list[str] = []
     for first in range(0, len(hosts), deadlines.HOSTS_AT_ONCE):
         group = hosts[first : first + deadlines.HOSTS_AT_ONCE]
         for answer in await asyncio.gather(*(_sighting(site, host, request.vm) for host in group)):
-            if verdict.alive(answer):
-                alive.append(answer.host)
-            elif isinstance(answer, verdict.Silence):
+            if isinstance(answer, verdict.Silence):
                 silent = [*silent, answer.host]
+            elif verdict.alive(answer):
+                alive.append(answer)
             elif answer.present:
                 defined.append(answer.host)
     if len(alive) == 1:
-        return alive[0]
+        return alive[0].host
+    here = next((each for each in alive if each.host != request.to), None)
+    there = next((each for each in alive if each.host == request.to), None)
+    if len(alive) == 2 and here and there and verdict.judge(here, there).kind == "split":
+        return here.host
     if alive:
+        both = " and ".join(each.host for each in alive)
         raise errors.final(
             failures.AMBIGUOUS,
-            f"{request.vm}: {' and '.join(alive)} both hold a live copy. Nothing was started; find out which "
+            f"{request.vm}: {both} both hold a live copy. Nothing was started; find out which "
             f"one is the VM, stop the other by hand, and start again",
         )
     unasked = f" These did not answer: {', '.join(silent)}." if silent else ""
@@ -80,11 +85,23 @@ class Admitted:
     warnings: tuple[Finding, ...]
     copies: tuple[DiskImage, ...]
     """Disk images that have to be copied."""
+    half: bool = False
+    """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
 
 
 async def admit(source: Host, destination: Host, vm: str, policy: MigrationPolicy) -> Admitted:
     """What both hosts know of the VM; the destination's blockers are refusals."""
     sheet = (await source.inspect(VmRef(vm=vm))).model_copy(update={"policy": policy})
+    here = VmSighting(host=source.name, present=True, vm=sheet.vm)
+    if verdict.presence(here) == "half":
+        where = verdict.judge(here, await destination.has(VmRef(vm=vm)))
+        if where.kind != "split":
+            raise errors.final(
+                failures.REFUSED,
+                f"{vm}: in post-copy, and {destination.name} does not have its other half. {where.reason}. Move it to "
+                f"the host that runs it: it comes together there",
+            )
+        return Admitted(sheet, (), (), half=True)
     if sheet.vm.state not in ("running", "blocked"):
         raise errors.final(
             failures.REFUSED,

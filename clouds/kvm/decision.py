@@ -92,7 +92,7 @@ def _broken_off(now: Situation) -> Decision:
 
 
 def _absent(now: Situation) -> Decision:
-    if not now.started:
+    if not now.started and not now.resume:
         return Decision("gone", "libvirt has no such VM, and this move never started")
     if now.completed or now.call == "succeeded":
         return Decision("moved", "libvirt completed the migration and the VM is no longer here")

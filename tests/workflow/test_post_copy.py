@@ -109,6 +109,39 @@ async def test_a_vm_that_lost_a_half_is_told_and_the_other_is_kept(site: FakeSit
     assert "discard_incoming" not in str(site.journal)
 
 
+@pytest.mark.parametrize("halves", [BROKE_OFF, GOES_ON])
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_new_run_brings_together_what_an_ended_one_left_in_halves(
+    site: FakeSite, halves: tuple[VmReport, VmReport], named: bool
+) -> None:
+    site.split(*halves)
+    async with site.working():
+        result = await site.move({"vm": VM, "to": "host-b"} | ({"source": "host-a"} if named else {}))
+    assert site.runs_on() == ["host-b"]
+    assert site.source.moves[0].resume
+    assert result.recoveries == (1 if halves is BROKE_OFF else 0)
+    assert "admit_vm" not in str(site.journal)
+    assert site.left_open() == []
+
+
+async def test_halves_are_not_brought_together_at_a_third_host(site: FakeSite) -> None:
+    site.split(*BROKE_OFF)
+    async with site.working():
+        error = await site.failure({"vm": VM, "to": "host-c"})
+    assert error.type == "Ambiguous"
+    assert "host-a and host-b both hold a live copy" in error.message
+    assert "move_vm" not in str(site.journal)
+
+
+async def test_a_half_is_not_moved_to_a_host_without_the_other(site: FakeSite) -> None:
+    site.split(*BROKE_OFF)
+    async with site.working():
+        error = await site.failure({"vm": VM, "to": "host-c", "source": "host-a"})
+    assert error.type == "Refused"
+    assert "host-c does not have its other half" in error.message
+    assert "move_vm" not in str(site.journal)
+
+
 async def test_in_post_copy_a_cancel_is_refused_and_temporals_own_means_finish(site: FakeSite) -> None:
     site.source.phase = "post-copy"
     site.source.cancel_too_late = True

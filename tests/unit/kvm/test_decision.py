@@ -80,6 +80,7 @@ ROWS: list[tuple[str, Situation, Action]] = [
     ("the call to go on is with libvirt", replace(HALF, resume=True, call="waiting"), "watch"),
     ("the call to go on failed", replace(HALF, resume=True, call="failed"), "broken off"),
     ("an earlier attempt may have called", replace(HALF, resume=True), "broken off"),
+    ("a post-copy that was attached to has ended", replace(GONE, resume=True), "moved"),
     ("nothing to go on with", replace(HERE, resume=True), "stayed"),
     ("a state without a meaning", Situation(state="unknown"), "in doubt"),
     ("gone and libvirt said completed", replace(GONE, started=True, completed=True, call="waiting"), "moved"),
@@ -129,7 +130,7 @@ def test_a_move_is_started_only_for_a_vm_that_is_here_free_and_has_a_path() -> N
 def test_a_vm_is_called_moved_only_when_it_is_not_alive_here_and_the_move_had_started() -> None:
     for now in everything():
         if decide(now).action == "moved":
-            assert now.started
+            assert now.started or now.resume
             assert now.state is None or (now.state == "shutoff" and now.reason == OFF_MIGRATED)
 
 

@@ -108,7 +108,9 @@ class HostActivities:
     @translated
     def prepare_disks(self, order: PrepareDisks) -> DisksReport:
         """Run on the destination: make empty images for the disks that are copied."""
-        return DisksReport(paths=disks.make(order.disks, order.migration_id))
+        with self._session() as session:
+            owner = inventory.qemu_owner(session)
+        return DisksReport(paths=disks.make(order.disks, order.migration_id, owner))
 
     @activity.defn(name="novacron.settle_disks", no_thread_cancel_exception=True)
     @translated

@@ -15,7 +15,7 @@ from typing import Literal
 from clouds.kvm.connection import Connection, Session, code_of, text_of
 from clouds.kvm.disks import Place, obstacle
 from clouds.kvm.identity import identity
-from clouds.kvm.inventory import host_report, qemu_user
+from clouds.kvm.inventory import host_report, qemu_owner
 from models.disks import DiskImage
 from models.host import DiskReport, Finding, Findings, HostReport, HostSettings, VmSheet
 
@@ -221,7 +221,7 @@ def host_facts(session: Session, settings: HostSettings, sheet: VmSheet) -> Host
         disks={disk.path: identity(disk.path) for disk in sheet.disks},
         places={disk.path: Place.of(disk.path) for disk in sheet.disks if disk.image},
         trusted_network=settings.trusted_network,
-        post_copy_error=_post_copy_error(qemu_user(session)) if sheet.policy.mode != "pre-copy" else "",
+        post_copy_error=_post_copy_error(qemu_owner(session)[0]) if sheet.policy.mode != "pre-copy" else "",
     )
 
 

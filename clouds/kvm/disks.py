@@ -61,13 +61,14 @@ def obstacle(disk: DiskReport, place: Place) -> str:
     return ""
 
 
-def make(images: Sequence[DiskImage], migration_id: str) -> tuple[str, ...]:
-    """Make them all, or what is missing of them after an attempt that died. Raises Refused, having made none."""
+def make(images: Sequence[DiskImage], migration_id: str, owner: tuple[int, int]) -> tuple[str, ...]:
+    """Make them all for `owner` (user and group); also again, after an attempt that died. Raises Refused, with none
+    made."""
     made: list[DiskImage] = []
     try:
         for image in images:
             made.append(image)
-            _make(image, migration_id)
+            _make(image, migration_id, owner)
     except BaseException:
         remove(made, migration_id)
         raise
@@ -104,7 +105,7 @@ def _mark(image: DiskImage) -> Path:
     return Path(f"{image.path}.novacron")
 
 
-def _make(image: DiskImage, migration_id: str) -> None:
+def _make(image: DiskImage, migration_id: str, owner: tuple[int, int]) -> None:
     path = Path(image.path)
     if is_ours(image, migration_id):
         path.unlink(missing_ok=True)  # of an attempt that died: how far it came is not known
@@ -115,6 +116,7 @@ def _make(image: DiskImage, migration_id: str) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         _create(image)
+        os.chown(path, *owner)
     except FileExistsError as error:
         _mark(image).unlink()  # made by somebody else this very moment: not ours to remove
         raise Refused(f"{path} appeared on this host and is not overwritten", "Find out who made it.") from error

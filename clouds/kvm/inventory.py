@@ -101,15 +101,11 @@ def look_for(session: Session, host: str, vm: VmRef) -> VmSighting:
 
 def qemu_group(session: Session) -> int:
     """Group of this host's QEMU processes."""
-    return _qemu_owner(session)[1]
+    return qemu_owner(session)[1]
 
 
-def qemu_user(session: Session) -> int:
-    return _qemu_owner(session)[0]
-
-
-def _qemu_owner(session: Session) -> tuple[int, int]:
-    """libvirt tells it as the base of its file labels, "+UID:+GID"."""
+def qemu_owner(session: Session) -> tuple[int, int]:
+    """Their user and group: libvirt tells it as the base of its file labels, "+UID:+GID"."""
     text = session.call("read the capabilities", lambda connection: connection.getCapabilities())
     label = ET.fromstring(text).findtext("host/secmodel[model='dac']/baselabel", "")
     try:

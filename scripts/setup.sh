@@ -29,6 +29,7 @@ quietly() {
 packages=(
   qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
   libvirt-dev libxxhash-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
+  python3-pyverbs ibverbs-providers ibverbs-utils kmod binutils
 )
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
@@ -80,4 +81,5 @@ make_venv
 [ -d "$lab" ] || as_root mkdir -p "$lab"
 get_kernel
 guest/build.sh "$lab/guest" "$kernel_root" check || as_root guest/build.sh "$lab/guest" "$kernel_root"
+tests/rdma/guest/build.sh "$lab/rdma" check || as_root tests/rdma/guest/build.sh "$lab/rdma"
 step "ready ($((SECONDS - begun)) s)"

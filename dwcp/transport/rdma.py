@@ -44,6 +44,8 @@ EXCHANGE_SECONDS: Final = 10.0
 """For one answer of the peer while cards are exchanged: making queue pairs takes a while."""
 FINISH_SECONDS: Final = 1.0
 BEAT_EVERY: Final = PING_EVERY / 2
+DEAF: Final = 2 * PING_EVERY
+"""Beats come oftener, also from a thread that waits for work: without one for so long the link was away."""
 _BEAT: Final = b"\0"
 _ANSWERS: Final = frozenset({Type.RDMA})
 
@@ -204,6 +206,7 @@ class RdmaLane(Lane):
         self._in = Incoming(SHAPE)
         self._heard = self.opened
         """When the newest beat came."""
+        self._deaf_until = float("-inf")
         self._next_beat = 0.0
         self._hung_up = False
         self._closed = False
@@ -266,7 +269,8 @@ class RdmaLane(Lane):
 
     def close(self) -> None:
         """The connection first: the peer must see a lane that ended, not one whose memory went away."""
-        self.cut("closed")
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         super().close()
         with self._reaping:
             self._closed = True
@@ -354,7 +358,10 @@ class RdmaLane(Lane):
                 with contextlib.suppress(BlockingIOError):  # a peer that reads not even these is found out by silence
                     self._sock.send(_BEAT)
             while self._sock.recv(4096):
-                self._heard = time.monotonic()
+                now = time.monotonic()
+                if now - self._heard > DEAF:
+                    self._deaf_until = now
+                self._heard = now
             self._hung_up = True
         except BlockingIOError:
             return
@@ -395,11 +402,13 @@ class RdmaLane(Lane):
 
     def _failure(self, trouble: str) -> OSError:
         """What to raise for it: is it RDMA, or the link, or did the peer just go? Waits until that is clear: a peer
-        that is heard after the failure, on the connection, tells that the link works."""
+        that was heard all the time on the connection, and is heard after the failure, tells that the link works."""
         self._listen()
         begun = time.monotonic()
         while not self._hung_up and time.monotonic() - begun < HEARING:
             if self._heard - begun > BEAT_EVERY:  # said after the failure, not on its way before it
+                if begun - self._deaf_until < LANE_TIMEOUT:
+                    return TimeoutError(f"{trouble}, as the link was lost for a moment")
                 self._broken(trouble)
                 return RdmaFailed(f"RDMA failed: {trouble}")
             self._wait(begun + HEARING)

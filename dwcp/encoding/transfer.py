@@ -23,6 +23,7 @@ on; whatever bytes come in, the only errors are ProtocolError, TransferFailed an
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -340,9 +341,10 @@ def carry(half: Half, stream: Stream) -> None:
                 stream.sendall(out)
             else:
                 half.feed(stream.recv(_PULL))
-    except DwcpError:
-        if out := half.pull():
-            stream.sendall(out)  # its own failure, if the stream is gone, says as much
+    except (DwcpError, OSError):
+        with contextlib.suppress(OSError):  # the stream may be what failed
+            if out := half.pull():
+                stream.sendall(out)
         raise
 
 

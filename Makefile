@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench bench-datapath lab-up lab-down clean
+.PHONY: help setup demo check test fuzz bench bench-datapath lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ check: setup ## the fast part of the tests: lint, types, unit tests (no root)
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
 	$(SUDO) $(BIN)/pytest $(ARGS)
+
+fuzz: setup ## feed every decoder with damaged input for ten minutes (ARGS="--seconds 60 --only frame,recipe")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: setup ## measure NovaCron against QEMU's own methods (ARGS="--only 100:idle" picks rows)
 	@$(SUDO) $(BIN)/python -m bench.migrate $(ARGS)

@@ -112,8 +112,9 @@ def make_room(folder: Folder, settings: StoreSettings, need: int, vm: str = "") 
     while over > 0:
         if sum(item.entry.size for item in items) < over:
             raise StoreFailed(
-                f"{need} bytes do not fit {folder.path}: it may take {settings.limit_mib} MiB and must leave "
-                f"{settings.leave_free_mib} MiB of the disk free, and what else is there is in use"
+                f"{need} bytes do not fit {folder.path}: it takes {folder.used()} bytes of {settings.limit_mib} MiB, "
+                f"{folder.disk_free()} bytes of its disk are free, of which {settings.leave_free_mib} MiB are to stay "
+                f"so, and not enough of it may be removed; give it more room, or the move less page memory"
             )
         for item in choose(items, over, time.time(), vm):
             items.remove(item)

@@ -156,6 +156,32 @@ def test_open_in_another_process_is_open_too(store: Store) -> None:
     assert store.stats().visits == 0
 
 
+def test_a_copy_of_a_descriptor_elsewhere_keeps_no_committed_visit_locked(store: Store) -> None:
+    draft = store.begin(use(store), 1)
+    assert draft is not None
+    os.pwrite(draft.fd, some_pages(1)[0], 0)
+    copies = [os.dup(draft.fd), os.dup(draft._held.fd)]  # as a forked child has them
+    open_(store, draft.commit(b"", key(some_pages(1)[0]), 1)).close()
+    for copy in copies:
+        os.close(copy)
+
+
+def test_an_entry_replaced_while_it_is_locked_is_not_taken_for_the_one_that_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = tmp_path / "entry"
+    entry.mkdir()
+    real = fcntl.flock
+
+    def slow(fd: int, how: int) -> None:
+        entry.rename(tmp_path / "removed")
+        entry.mkdir()
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", slow)
+    assert folder.hold(entry) is None
+
+
 def test_a_thread_that_reads_while_the_visit_is_closed_gets_a_page_or_none(store: Store) -> None:
     pages = some_pages(4)
     visit = open_(store, keep(store, pages))
@@ -227,7 +253,7 @@ def test_the_visit_of_the_vm_under_way_goes_last(tmp_path: Path) -> None:
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(settings(tmp_path / "store", leave_free_mib=1 << 30))
     assert store.begin(use(store), 10) is None
-    assert "must leave 1073741824 MiB of the disk free" in caplog.text
+    assert "of which 1073741824 MiB are to stay so" in caplog.text
 
 
 def test_a_store_that_is_switched_off_does_nothing_and_says_so(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dwcp.encoding.store import Store, Visit
 from dwcp.encoding.store.folder import FORMAT
 from dwcp.encoding.store.images import BY_HAND, RAW, FileState, ImageHeader
+from dwcp.encoding.store.reading import digest
 from dwcp.encoding.store.visit import HEADER_BYTES, VisitHeader
 from dwcp.errors import StoreDamaged
 
@@ -48,6 +49,8 @@ def whole_or_nothing(store: Store) -> int:
                     assert data == PAGES[slot]
                     came += 1
     for image in store.images():
+        keys = store.image_keys(image.root)
+        assert not keys or digest(keys) == image.root
         for index in range(image.blocks + 1):
             if (data := store.read_image(image.root, index)) is not None:
                 assert data == IMAGE[index * PAGE :][:PAGE]

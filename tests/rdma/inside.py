@@ -29,7 +29,7 @@ ADD_DEVICE: Final = f"rdma link add {DEVICE} type rxe netdev eth0"
 NO_DEVICE: Final = f"rdma link del {DEVICE}"
 BLOCK: Final = """tc qdisc add dev eth0 clsact &&
 tc filter add dev eth0 ingress protocol ip u32 match ip protocol 17 0xff action drop"""
-"""What comes by RDMA is lost, and nobody is told; TCP goes on. (rdma_rxe hears of what is lost on egress, and spins.)"""
+"""What comes by RDMA is lost, and nobody is told; TCP goes on. (On egress rdma_rxe would hear of it, and spin.)"""
 UNBLOCK: Final = "tc qdisc del dev eth0 clsact"
 
 

@@ -85,7 +85,7 @@ static void end_run(Encoder *e) {
 }
 
 static void put_data(Encoder *e, const uint8_t *p, size_t size) {
-    memcpy(e->out + e->data, p, size);
+    if (size) memcpy(e->out + e->data, p, size);
     e->data += size;
 }
 

@@ -189,7 +189,8 @@ class Flow:
         buffer = self._owner.pool.take(self._batch_bytes)
         held = 0
         while True:
-            target = int(min(self._batch_bytes, max(MIN_BATCH, rate * self._batch_seconds)))
+            most = min(self._batch_bytes, self._owner.outbox.batch_bound(self.out))
+            target = int(min(most, max(MIN_BATCH, rate * self._batch_seconds)))
             filled, more = self._fill(memoryview(buffer)[:target], held, self._sock, self.out)
             if filled:
                 raw = memoryview(buffer)[:filled]

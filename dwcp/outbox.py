@@ -370,8 +370,10 @@ class Outbox:
                 if lane.unsent != self._unsent:
                     lane.keep_unsent(self._unsent)
                 now = time.monotonic()
-                if lane.next_ping == 0.0 and self._deaf:
-                    self._again_from = max(self._again_from, now + DEAF_SECONDS)
+                if lane.next_ping == 0.0:  # a new lane: the first thing on it is what we have got
+                    self._ack_due = now
+                    if self._deaf:
+                        self._again_from = max(self._again_from, now + DEAF_SECONDS)
                 if now >= lane.next_ping:
                     lane.next_ping = now + PING_EVERY
                     self._dirty.update(self._acks)

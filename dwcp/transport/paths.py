@@ -69,9 +69,9 @@ class Paths:
         return not all(path.failed for path in self._paths)
 
     def due(self, now: float) -> int | None:
-        """A failed path to try now, because a lane could move to it."""
+        """A path to try now, because a lane had better move to it: it failed once, or lanes elsewhere have left."""
         for number, path in enumerate(self._paths):
-            if path.failed and now >= path.retry_at and self.mover(number) is not None:
+            if now >= path.retry_at and self.mover(number) is not None:
                 path.retry_at = now + LAST_RETRY  # until the answer is here
                 return number
         return None
@@ -86,6 +86,7 @@ class Paths:
     def move(self, lane: int, path: int, now: float) -> None:
         """`lane` is dialled at `path` next, which has answered."""
         self._paths[path].failed = False
+        self._paths[path].retry_at = now + FIRST_RETRY  # one at a time
         self._take(lane, path, now)
 
     def _take(self, lane: int, path: int, now: float) -> None:

@@ -7,10 +7,13 @@ import typing
 
 import pytest
 from temporalio import activity
+from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
 from activities.host import HostActivities
+from models.host import HostSettings
 from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
+from workers.host import build
 
 PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities)]
 
@@ -31,6 +34,17 @@ def contract(of: type) -> dict[str, tuple[list[object], object]]:
 def test_fake_and_real_activities_have_one_contract(fake: type, real: type) -> None:
     assert contract(fake) == contract(real)
     assert contract(real)
+
+
+async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowEnvironment) -> None:
+    settings = HostSettings(
+        site="lab",
+        host="host-a",
+        migration_address="10.0.0.1",
+        tls={"certificate": "/c", "key": "/k", "authority": "/a"},
+    )
+    registered = build(settings, temporal.client).config()["activities"]
+    assert {activity.__name__ for activity in registered} == {each.__name__ for each in activities_of(HostActivities)}
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

@@ -6,6 +6,7 @@ import contextlib
 import random
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -264,27 +265,22 @@ def test_two_threads_cannot_work_on_one_memory_and_others_run_meanwhile() -> Non
     raw = stream.raw
     memory = Memory(4000, engine=pages.ENGINE)
     Encoder(memory, "ram").encode(raw, bytearray(pages.bound(len(raw))), True)
-    refused, done = threading.Event(), threading.Event()
+    refused = threading.Event()
 
-    def look() -> None:
-        while not done.is_set():
+    def use(what: Callable[[], object]) -> None:
+        for _ in range(20_000):
+            if refused.is_set():
+                return
             try:
-                memory.contents()
+                what()
             except RuntimeError:
                 refused.set()
-                return
 
-    looking = threading.Thread(target=look)
-    looking.start()
-    try:
-        for _ in range(2000):
-            with contextlib.suppress(RuntimeError):
-                memory.keys()
-            if refused.is_set():
-                break
-    finally:
-        done.set()
-        looking.join()
+    threads = [threading.Thread(target=use, args=(what,)) for what in (memory.contents, memory.keys)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert refused.is_set()
 
 

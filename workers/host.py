@@ -16,7 +16,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from activities.host import HostActivities
 from models import queues
 from models.host import HostSettings
-from workers import runtime
+from workers import images, runtime
 
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
 """A cancel reaches a move with the answer to a heartbeat; the SDK would hold those back for most of their timeout."""
@@ -24,6 +24,7 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 
 def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
+    images.keep_known(settings.store)
     host = HostActivities(settings, client)
     return Worker(
         client,

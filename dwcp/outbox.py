@@ -427,6 +427,8 @@ class Outbox:
             self.wire_out += frame.size
             if frame.times > 1:
                 self.resent += frame.size
+            if frame.done:  # acknowledged before this thread came to say so
+                self._give_back(frame)
 
     def count(self, size: int) -> None:
         """A frame that `next` gave as bytes went out."""
@@ -489,10 +491,13 @@ class Outbox:
         frame.done = True
         frame.flow.unacked_raw -= frame.raw
         if not frame.busy:
-            for buffer in (frame.buffer, frame.kept.raw if frame.kept else None):
-                if buffer is not None:
-                    self._pool.give(buffer)
+            self._give_back(frame)
         return frame.size
+
+    def _give_back(self, frame: Frame) -> None:
+        for buffer in (frame.buffer, frame.kept.raw if frame.kept else None):
+            if buffer is not None:
+                self._pool.give(buffer)
 
     def _collect_acks(self) -> bytes:
         entries = tuple((flow, self._acks[flow]) for flow in sorted(self._dirty))

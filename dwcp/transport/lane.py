@@ -25,8 +25,8 @@ __all__ = ["HANDSHAKE_SECONDS", "Lane", "LaneClosed", "tune"]
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS: Final = 5.0
-JOIN_BELOW: Final = 16 << 10
-"""A frame up to one TLS record is sent as one piece; a larger body is not copied."""
+RECORD: Final = 16 << 10
+"""Plain bytes of a full TLS record. A frame's start is joined with as much of its body; the rest is not copied."""
 UNPOOLED: Final = 64 << 10
 """A payload up to this gets memory of its own size: many small ones may wait for one missing frame."""
 UNSENT_BYTES: Final = 256 << 10
@@ -61,6 +61,7 @@ class Lane(Carrier):
         self.kind = "tls" if isinstance(sock, ssl.SSLSocket) else "tcp"
         self._sock = sock
         self._plain = not isinstance(sock, ssl.SSLSocket)
+        self._flags = socket.MSG_WAITALL if self._plain else 0
         self._header = bytearray(HEADER_BYTES)
 
     def send(self, start: bytes, body: Buffer = b"") -> None:
@@ -69,20 +70,24 @@ class Lane(Carrier):
             self._sock.sendall(start)
         elif self._plain:
             self._send_both(start, body)
-        elif len(start) + len(body) <= JOIN_BELOW:
-            self._sock.sendall(b"".join((start, body)))
         else:
-            self._sock.sendall(start)
-            self._sock.sendall(body)
+            first = RECORD - len(start)
+            view = memoryview(body)
+            self._sock.sendall(b"".join((start, view[:first])))
+            if first < len(view):
+                self._sock.sendall(view[first:])
 
     def _send_both(self, start: bytes, body: Buffer) -> None:
         """In one system call when the kernel takes it all, and never joined here."""
-        done = self._sock.sendmsg((start, body)) - len(start)
-        if done < 0:
-            self._sock.sendall(start[done:])
-            done = 0
-        if done < len(body):
-            self._sock.sendall(memoryview(body)[done:])
+        try:
+            done = self._sock.sendmsg((start, body)) - len(start)
+            while done < 0:
+                done += self._sock.send(start[done:])
+            rest = memoryview(body)
+            while done < len(rest):
+                done += self._sock.send(rest[done:])
+        except BlockingIOError as error:
+            raise TimeoutError("the peer took nothing in time") from error
 
     def read_raw(self) -> tuple[Header, bytearray, memoryview]:
         """Header, the pooled buffer, and the verified payload in it. Raises OSError, ProtocolError."""
@@ -116,7 +121,13 @@ class Lane(Carrier):
             raise WrongProtection("the peer speaks TLS, this end has protection none; give both ends the same")
 
     def settimeout(self, seconds: float) -> None:
-        self._sock.settimeout(seconds)
+        """How long nothing may move. In the clear the kernel waits itself, for whole frames, and wakes us less often."""
+        if not self._plain:
+            self._sock.settimeout(seconds)
+            return
+        self._sock.setblocking(True)
+        for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+            self._sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(seconds), int(seconds % 1 * 1e6)))
 
     def queued(self) -> int:
         """Bytes the kernel holds for the peer, sent or not, and not acknowledged by its TCP."""
@@ -169,7 +180,10 @@ class Lane(Carrier):
     def _fill(self, view: memoryview) -> None:
         done = 0
         while done < len(view):
-            got = self._sock.recv_into(view[done:])
+            try:
+                got = self._sock.recv_into(view[done:], 0, self._flags)
+            except BlockingIOError as error:
+                raise TimeoutError("the peer said nothing in time") from error
             if not got:
                 raise LaneClosed("the peer closed the connection")
             done += got

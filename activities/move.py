@@ -34,7 +34,7 @@ from models.migration import MoveResult, MoveVm, Phase, Progress
 logger = logging.getLogger(__name__)
 
 TURN = 1.0
-"""Seconds between looks; the end of libvirt's call, or its event, cuts a turn short."""
+"""Seconds between looks; the end of libvirt's call, or one of its events, cuts a turn short."""
 LIBVIRTD_BACK_WITHIN = 120.0
 """How long libvirtd may be away, restarting perhaps, before this attempt gives up asking."""
 END_WITHIN = 120.0
@@ -98,6 +98,8 @@ class Move:
 
     def run(self) -> MoveResult:
         self._departure.on_completed = self._completed
+        if self._order.policy.mode != "pre-copy":  # the moment to switch is the start of a pass
+            self._departure.on_pass = self._wake.set
         if self._call:
             self._call.on_end = self._wake.set
         while True:

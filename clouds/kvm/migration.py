@@ -33,7 +33,7 @@ from models.migration import MigrationPolicy, VmRef
 # libvirt's virDomainMigrateFlags.
 LIVE, PEER2PEER, PERSIST_DEST, UNDEFINE_SOURCE, ABORT_ON_ERROR = 1, 2, 8, 16, 4096
 NON_SHARED_DISK, POSTCOPY, POSTCOPY_RESUME = 1 << 6, 1 << 15, 1 << 19
-EVENT_JOB_COMPLETED = 21
+EVENT_MIGRATION_ITERATION, EVENT_JOB_COMPLETED = 20, 21
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,8 @@ class Departure:
         self._vm = vm
         self.completed: Completed | None = None
         self.on_completed: Callable[[], None] = lambda: None
+        self.on_pass: Callable[[], None] = lambda: None
+        """A new pass over the memory has begun."""
 
     def __enter__(self) -> Departure:
         return self
@@ -198,12 +200,19 @@ class Departure:
 
     def _listen(self, connection: Connection) -> None:
         connection.domainEventRegisterAny(None, EVENT_JOB_COMPLETED, self._on_job_completed, None)
+        connection.domainEventRegisterAny(None, EVENT_MIGRATION_ITERATION, self._on_iteration, None)
+
+    def _is_ours(self, domain: Domain) -> bool:
+        return domain.UUIDString() == self._vm.uuid if self._vm.uuid else domain.name() == self._vm.vm
+
+    def _on_iteration(self, _connection: Connection, domain: Domain, _iteration: int, _opaque: object) -> None:
+        if self._is_ours(domain):
+            self.on_pass()
 
     def _on_job_completed(
         self, _connection: Connection, domain: Domain, stats: dict[str, Any], _opaque: object
     ) -> None:
-        ours = domain.UUIDString() == self._vm.uuid if self._vm.uuid else domain.name() == self._vm.vm
-        if ours and stats.get("operation") == MIGRATION_OUT:
+        if self._is_ours(domain) and stats.get("operation") == MIGRATION_OUT:
             self.completed = Completed(
                 downtime_ms=int(stats.get("downtime", 0)),
                 memory_total=int(stats.get("memory_total", 0)),

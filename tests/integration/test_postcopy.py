@@ -33,7 +33,10 @@ async def in_post_copy(scene: Scene, handle: Handle, within: float = 90) -> Prog
 
 async def test_a_vm_moves_in_post_copy_after_one_pass(scene: Scene) -> None:
     there = scene.there()
-    outcome = await scene.end(await scene.start(there, MigrationPolicy(mode="post-copy")))
+    outcome = await scene.end(
+        await scene.start(there, MigrationPolicy(mode="post-copy", bandwidth_mib=16, store=False))
+    )
+    assert outcome.post_copy
     assert outcome.digest_verified
     assert not outcome.notes
     assert outcome.recoveries == 0
@@ -113,11 +116,11 @@ async def test_a_source_worker_killed_in_post_copy_finds_its_move_again(scene: S
 
 
 async def test_the_bound_on_the_link_holds_while_the_move_runs(scene: Scene) -> None:
-    there = scene.there()
+    here, there = scene.here(), scene.there()
     handle = await scene.start(there)
     await scene.middle(handle)
     assert "from now on" in str(await handle.execute_update("set_bandwidth", 1))
-    assert scene.data_path_status(scene.here()).rate_limit == 1 << 20
+    assert scene.data_path_status(here).rate_limit == 1 << 20
     assert "no bound" in str(await handle.execute_update("set_bandwidth", 0))
     await scene.end(handle)
     await scene.proved(on=there)

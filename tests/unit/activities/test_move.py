@@ -55,6 +55,7 @@ class PlayedDeparture:
         self._scene = scene
         self.completed: Completed | None = None
         self.on_completed: Callable[[], None] = lambda: None
+        self.on_pass: Callable[[], None] = lambda: None
         self.aborts = 0
         self.switches = 0
         self.objections: list[str] = []

@@ -258,7 +258,7 @@ def test_the_final_figures_are_heard_for_this_vm_and_this_kind_of_job(
     heard = threading.Event()
     departure.on_completed = heard.set
     departure.look()
-    (listener,) = connection.listeners
+    listener, _ = connection.listeners
     listener(connection, domain, {"operation": 3}, None)
     assert departure.completed is None
     figures = {"operation": 5, "downtime": 79, "memory_total": 9, "memory_iteration": 3, "time_elapsed": 3600}
@@ -269,6 +269,18 @@ def test_the_final_figures_are_heard_for_this_vm_and_this_kind_of_job(
         3,
         3.6,
     )
+    assert heard.is_set()
+
+
+def test_a_new_pass_of_this_vm_is_heard(departure: Departure, domain: Any, connection: Any) -> None:
+    heard = threading.Event()
+    departure.on_pass = heard.set
+    departure.look()
+    _, listener = connection.listeners
+    other = type(domain)("other")
+    listener(connection, other, 2, None)
+    assert not heard.is_set()
+    listener(connection, domain, 2, None)
     assert heard.is_set()
 
 

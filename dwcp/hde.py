@@ -165,7 +165,7 @@ class Encoding:
         """The codec for the next batch of a bulk flow."""
         with self._lock:
             before = self._chooser.choice
-            rung = self._chooser.next(time.monotonic())
+            rung = self._chooser.next(time.monotonic(), body, urgent=urgent)
             if self._chooser.choice is not before:
                 log.info("codec %s -> %s: %s", before.rung, self._chooser.choice.rung, self._chooser.choice.reason)
             return rung
@@ -177,15 +177,15 @@ class Encoding:
             with self._lock:
                 self._chooser.observe(rung, raw, wire, cpu, wall)
 
-    def link(self, rate: float, limited: bool) -> None:
-        """What the link delivers, bytes a second, and whether it is what holds us back."""
+    def link(self, delivered: int, limited: bool) -> None:
+        """Wire bytes delivered since the start, and whether it is the link that holds us back."""
         with self._lock:
-            self._chooser.link(rate, limited)
+            self._chooser.delivered(time.monotonic(), delivered, limited)
 
     def compress(self, batch: Batch) -> tuple[Codec, Buffer]:
         """A lane's part: what the packer left to it, and the small batches of other flows."""
         size = len(batch.body)
-        if batch.codec is not None or size < NOT_WORTH_PACKING:
+        if batch.codec is not None or size < NOT_WORTH_PACKING or self._config.codec in ("raw", "none"):
             return batch.codec or Codec.NONE, batch.body
         if batch.rung is None:
             return self._coder.encode("lz4" if Features.LZ4 in self._features else "none", batch.body)

@@ -509,7 +509,7 @@ class Session:
             queued = sum(lane.queued() for lane in list(self._writers.values()))
             # Only what waits in our kernel waits for the link; the rest of the window waits for the far program.
             self.pressed = full and queued >= 0.3 * out
-            self.encoding.link(self._rates.delivered, self.pressed or self.outbox.paced)
+            self.encoding.link(delivered, self.pressed or self.outbox.paced)
 
     def status(self) -> DataPathStatus:
         window, unacked, _ = self.outbox.figures()

@@ -25,11 +25,13 @@ import zstandard
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_TOKENS, Buffer
 
-WINDOW_LOG: Final = 27
+WINDOW_LOG: Final = 25
 """Both ends must agree: the receiver refuses a chain with a larger window."""
 MIN_WINDOW_LOG: Final = 20
 MAX_WINDOW_LOG: Final = 27
 
+_POSITION_BYTES_LOG: Final = 2
+"""Of the window the packer remembers one position in so many: a level's own tables would forget most of it."""
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _BLOCK_HEADER: Final = 3
 _EMPTY_BLOCK: Final = bytes(_BLOCK_HEADER)
@@ -52,7 +54,8 @@ class ChainPacker:
         parameters = zstandard.ZstdCompressionParameters.from_level(
             level,
             window_log=_checked(window_log),
-            enable_ldm=True,
+            hash_log=window_log - _POSITION_BYTES_LOG,
+            chain_log=window_log - _POSITION_BYTES_LOG,
             write_content_size=False,
             write_checksum=False,
             write_dict_id=False,

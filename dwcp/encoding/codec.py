@@ -15,11 +15,11 @@ import zstandard
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_TOKENS, Buffer, Codec
 
-Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5", "chain3", "chain5", "chain9"]
+Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5", "zstd7", "chain7", "chain9"]
 """A codec and its level, from cheapest to smallest."""
-RUNGS: Final[tuple[Rung, ...]] = ("none", "lz4", "zstd1", "zstd3", "zstd5", "chain3", "chain5", "chain9")
-LEVELS: Final[dict[Rung, int]] = {"zstd1": 1, "zstd3": 3, "zstd5": 5}
-CHAIN_LEVELS: Final[dict[Rung, int]] = {"chain3": 3, "chain5": 5, "chain9": 9}
+RUNGS: Final[tuple[Rung, ...]] = ("none", "lz4", "zstd1", "zstd3", "zstd5", "zstd7", "chain7", "chain9")
+LEVELS: Final[dict[Rung, int]] = {"zstd1": 1, "zstd3": 3, "zstd5": 5, "zstd7": 7}
+CHAIN_LEVELS: Final[dict[Rung, int]] = {"chain7": 7, "chain9": 9}
 """These see all batches of a flow, in order (dwcp/encoding/chain.py); the others each batch by itself."""
 MIN_GAIN: Final = 0.03
 

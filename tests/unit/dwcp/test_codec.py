@@ -1,4 +1,4 @@
-"""Codecs and the choice among them."""
+"""Codecs of single batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dwcp.encoding.chooser import DWELL_SECONDS, PRIOR_GAIN, PRIOR_SECONDS, PROBE_EVERY, Chooser, allowed_rungs
 from dwcp.encoding.codec import CHAIN_LEVELS, Coder, Rung
 from dwcp.encoding.codec import RUNGS as ALL_RUNGS
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_BATCH, Codec
-from dwcp.transport.hello import ALL_FEATURES, Features
 
 RUNGS = tuple(rung for rung in ALL_RUNGS if rung not in CHAIN_LEVELS)
 TEXT = b"a page of a guest, and another one much like it. " * 3000
@@ -69,63 +67,3 @@ def test_a_small_body_that_claims_gigabytes_is_refused_before_memory_is_taken() 
         Coder().decode(Codec.LZ4, lz4.block.compress(bytes(1 << 20), store_size=False), 4096)
     with pytest.raises(ProtocolError):
         Coder().decode(Codec.ZSTD, zstandard.ZstdCompressor().compress(TEXT) + b"more", len(TEXT))
-
-
-def settled(chooser: Chooser, link: float, *, gain: float = 1.0, slow: float = 1.0, wall: float = 1.0) -> Rung:
-    """The choice after a minute on this link: `gain` and `slow` scale the priors, `wall` is wall over CPU time."""
-    now = 0.0
-    for _ in range(600):
-        now += DWELL_SECONDS / 7
-        chooser.link(link, limited=True)
-        rung = chooser.next(now)
-        if rung != "none":
-            cpu = PRIOR_SECONDS[rung] * slow * 1e6
-            chooser.observe(rung, 1_000_000, int(1e6 * (1 - PRIOR_GAIN[rung] * gain)), cpu, cpu * wall)
-    return chooser.choice.rung
-
-
-@pytest.mark.parametrize(
-    ("link", "rung"), [(1e6, "zstd5"), (12e6, "zstd5"), (110e6, "zstd1"), (200e6, "lz4"), (3e9, "none")]
-)
-def test_a_slower_link_gets_a_smaller_codec(link: float, rung: Rung) -> None:
-    assert settled(Chooser(RUNGS, cores=1), link) == rung
-
-
-def test_a_link_that_turns_out_slow_gets_the_smallest_codec_though_each_step_gains_little() -> None:
-    chooser = Chooser(RUNGS, cores=1)
-    assert settled(chooser, 110e6, gain=0.95) == "zstd1"
-    assert settled(chooser, 11.8e6, gain=0.95) == "zstd5"
-
-
-def test_a_processor_that_is_taken_gets_a_cheaper_codec() -> None:
-    assert RUNGS.index(settled(Chooser(RUNGS, 1), 40e6, wall=6.0)) < RUNGS.index(settled(Chooser(RUNGS, 1), 40e6))
-    assert RUNGS.index(settled(Chooser(RUNGS, 1), 40e6, slow=6.0)) < RUNGS.index(settled(Chooser(RUNGS, 1), 40e6))
-
-
-def test_random_content_is_not_compressed_and_compressible_content_is_found_again() -> None:
-    chooser = Chooser(RUNGS, 1)
-    assert settled(chooser, 12e6, gain=0.0) == "none"
-    assert settled(chooser, 12e6, gain=1.0) == "zstd5"
-
-
-def test_the_choice_stands_for_a_while_and_only_neighbours_are_tried() -> None:
-    chooser = Chooser(RUNGS, 1)
-    start = chooser.choice.rung
-    tried = {chooser.next(0.0) for _ in range(PROBE_EVERY * 4)}
-    place = RUNGS.index(start)
-    assert tried == set(RUNGS[place - 1 : place + 2])
-
-
-def test_a_rate_that_the_link_did_not_limit_is_only_a_lower_bound() -> None:
-    chooser = Chooser(RUNGS, 1)
-    before = chooser.throughput("none")
-    chooser.link(1e6, limited=False)
-    assert chooser.throughput("none") == before
-
-
-def test_configuration_and_peer_bound_the_choice() -> None:
-    assert allowed_rungs("auto", ALL_FEATURES) == RUNGS
-    assert allowed_rungs("lz4", ALL_FEATURES) == ("lz4",)
-    assert allowed_rungs("zstd", Features.LZ4) == ("none",)
-    assert allowed_rungs("auto", Features.LZ4) == ("none", "lz4")
-    assert Chooser(("none",), 2).next(0.0) == "none"

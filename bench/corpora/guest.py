@@ -111,6 +111,7 @@ def _initrd(folder: Path, modules: Path) -> Path:
         (root / name).mkdir()
     shutil.copy2("/bin/busybox", root / "bin" / "busybox")
     shutil.copy2(JOBS / "init", root / "init")
+    (root / "init").chmod(0o755)
     for name in MODULES:
         shutil.copy2(modules / "kernel" / f"{name}.ko", root / "bin")
     names = "\n".join(str(path.relative_to(root)) for path in [root, *sorted(root.rglob("*"))])

@@ -11,17 +11,20 @@ import random
 import struct
 from array import array
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Any, Final
 
 from dwcp.encoding import pages_py
 from dwcp.encoding.pages import Base, Contents, Decoder, Encoder, Grammar, Have, Memory, bound, page_keys
-from dwcp.encoding.tokens import HEADER, MAGIC, NONE, PAGE
+from dwcp.encoding.tokens import BARE, HEADER, MAGIC, NONE, PAGE, RUN, VERSION, Op
+from dwcp.encoding.walk import put_varint
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_BATCH
 from tests.fuzz.engine import Case, Wrong
 from tests.unit.dwcp.streams import Guest, RamStream
 
 SLOTS: Final = 24
+_OUT: Final = bytearray(MAX_BATCH)
 BLOCKS: Final = {"pc.ram": 20, "vga.vram": 6}
 Engines = tuple[Any, ...]
 
@@ -67,10 +70,8 @@ class World:
     def supply(self, decoder: Decoder, tokens: bytes) -> bytes:
         """As the destination's store would, and for what it does not have anything of the right length."""
         wanted = decoder.refs(tokens)
-        if len(wanted) > 1 << 20:
-            raise Wrong(f"{len(wanted)} pages are asked for by {len(tokens)} bytes of tokens")
-        if len(wanted) > 4096:
-            raise ProtocolError("more pages than a batch can have")
+        if len(wanted) > MAX_BATCH // PAGE:  # whoever supplies them makes room for them all
+            raise Wrong(f"{len(wanted)} pages are asked for, and a batch has at most {MAX_BATCH // PAGE}")
         into = bytearray(len(wanted) * PAGE)
         self.base.supply(array("I", wanted.bases), into)
         for place, index in enumerate(wanted.have):
@@ -79,11 +80,17 @@ class World:
         return bytes(into)
 
 
+@cache
+def world(engine: Any) -> World:
+    """Nobody changes it, so one serves all runs."""
+    return World(engine)
+
+
 def _tokens(batches: list[bytes], grammar: Grammar = "ram") -> list[bytes]:
     """Of each batch, in order."""
-    world, memory = World(pages_py), Memory(SLOTS, engine=pages_py)
+    known, memory = world(pages_py), Memory(SLOTS, engine=pages_py)
     encoder, found = Encoder(memory, grammar), []
-    encoder.base, encoder.have = world.base, world.have
+    encoder.base, encoder.have = known.base, known.have
     for raw in batches:
         out = bytearray(bound(len(raw)))
         found.append(bytes(out[: encoder.encode(raw, out, True).size]))
@@ -115,20 +122,19 @@ class _Side:
     def __init__(self, engine: Any) -> None:
         self.memory = Memory(SLOTS, engine=engine)
         self.decoder = Decoder(self.memory)
-        self.world = World(engine)
+        self.world = world(engine)
         self.decoder.base = self.world.base
-        self.out = bytearray(MAX_BATCH)
 
     def take(self, tokens: bytes) -> tuple[str, bytes]:
         """("", bytes) or (the refusal, nothing)."""
         try:
             supply = self.world.supply(self.decoder, tokens)
-            size = self.decoder.decode(tokens, supply, self.out)
+            size = self.decoder.decode(tokens, supply, _OUT)
         except ProtocolError as error:
             return str(error), b""
-        if size > len(self.out):
-            raise Wrong(f"{size} bytes were written into {len(self.out)}")
-        return "", bytes(memoryview(self.out)[:size])
+        if size > len(_OUT):
+            raise Wrong(f"{size} bytes were written into {len(_OUT)}")
+        return "", bytes(memoryview(_OUT)[:size])
 
 
 def tokens(engines: Callable[[], Engines]) -> Callable[[], Case]:
@@ -153,10 +159,18 @@ def tokens(engines: Callable[[], Engines]) -> Callable[[], Case]:
             return tuple(sizes[:2])
 
         seeds = [join(_tokens(_stream(rounds))) for rounds in (1, 2)]
-        seeds += [join([small]) for small in _tokens(_stream(3))]
+        seeds += [join([small]) for small in _tokens(_stream(3))] + [join([_greedy(count)]) for count in (3, 5000)]
         return Case(seeds, run, repair=_mend, weight=2)
 
     return make
+
+
+def _greedy(count: int) -> bytes:
+    """Tokens that ask for so many known pages."""
+    control = bytearray((Op.START, VERSION, SLOTS, Op.BLOCK, 0, 4)) + b"disk"
+    control.append(Op.KNOWN | BARE | RUN)
+    put_varint(control, count - 2)
+    return HEADER.pack(MAGIC, len(control), count) + control + bytes(count)
 
 
 def _mend(data: bytes, dice: random.Random) -> bytes:
@@ -235,12 +249,11 @@ def _mend_stream(data: bytes, dice: random.Random) -> bytes:
 
 
 def _round_trip(batches: list[bytes], grammar: Grammar, one: Any, other: Any) -> Hashable:
-    sending, receiving = World(one), World(other)
+    sending, receiving = world(one), world(other)
     near, far = Memory(SLOTS, engine=one), Memory(SLOTS, engine=other)
     encoder, decoder = Encoder(near, grammar), Decoder(far)
     encoder.base, encoder.have, decoder.base = sending.base, sending.have, receiving.base
     held = b""
-    target = bytearray(MAX_BATCH)
     for number, batch in enumerate(batches):
         held += batch
         flush = number == len(batches) - 1 or number % 2 == 1
@@ -250,8 +263,8 @@ def _round_trip(batches: list[bytes], grammar: Grammar, one: Any, other: Any) ->
             raise Wrong(f"{done.consumed} of {len(held)} bytes were consumed, flush {flush}")
         if done.size:
             said = bytes(memoryview(out)[: done.size])
-            size = decoder.decode(said, receiving.supply(decoder, said), target)
-            if bytes(memoryview(target)[:size]) != held[: done.consumed]:
+            size = decoder.decode(said, receiving.supply(decoder, said), _OUT)
+            if bytes(memoryview(_OUT)[:size]) != held[: done.consumed]:
                 raise Wrong(f"{done.consumed} bytes do not come back as they were, {size} do")
         held = held[done.consumed :]
     if encoder.counts != decoder.counts or near.contents() != far.contents():

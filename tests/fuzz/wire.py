@@ -174,7 +174,7 @@ def chain() -> Case:
         broken: ProtocolError | None = None
         while place + head.size <= len(data) and done < 8:
             length, raw_length = head.unpack_from(data, place)
-            raw_length %= 1 << 21
+            raw_length = raw_length % (1 << 21) or 1
             place += head.size
             body = data[place : place + length]
             place += len(body)

@@ -231,9 +231,10 @@ class Outbox:
     def batch_bound(self, out: Outbound) -> int:
         """Raw bytes that a batch of `out` should not exceed now: what follows must not wait long for it."""
         limit = self._pacer.limit
-        if not (limit and out.bulk):
-            return MAX_BATCH
-        return max(LEAST_BATCH, min(MAX_BATCH, int(limit * BURST_SECONDS / max(out.share, 0.01))))
+        wire = limit * BURST_SECONDS if limit and out.bulk else float(MAX_BATCH)
+        if out.urgent:
+            wire = min(wire, out.window.rate * URGENT_SECONDS / 4)
+        return max(LEAST_BATCH, int(min(MAX_BATCH, wire / max(out.share, 0.01))))
 
     def hasten(self, out: Outbound) -> None:
         """What `out` sends is waited for from now on (post-copy): it goes before other bulk, and little queues up."""

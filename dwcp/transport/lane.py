@@ -121,7 +121,7 @@ class Lane(Carrier):
             raise WrongProtection("the peer speaks TLS, this end has protection none; give both ends the same")
 
     def settimeout(self, seconds: float) -> None:
-        """How long nothing may move. In the clear the kernel waits itself, for whole frames, and wakes us less often."""
+        """How long nothing may move. In the clear the kernel waits itself, for whole frames: fewer wake-ups."""
         if not self._plain:
             self._sock.settimeout(seconds)
             return

@@ -119,6 +119,10 @@ def test_batches_shrink_with_the_limit_but_never_become_small_talk() -> None:
     assert box.batch_bound(small) == MAX_BATCH
     box.limit(1000)
     assert box.batch_bound(bulk) == LEAST_BATCH > SMALL_BATCH
+    box.limit(0)
+    bulk.window.rate = 100e6
+    box.hasten(bulk)
+    assert box.batch_bound(bulk) == 100e6 * URGENT_SECONDS / 4
 
 
 class Stream:

@@ -18,11 +18,13 @@ from blake3 import blake3
 
 from bench.corpora import corpus
 from bench.corpora.pages import PAGE, ZERO
-from dwcp.encoding.chain import ChainPacker
-from dwcp.encoding.codec import CHAIN_LEVELS, RUNGS, Coder, Rung
+from dwcp.encoding.chain import WINDOW_LOG, ChainPacker
+from dwcp.encoding.codec import CHAIN_LEVELS, LEVELS, RUNGS, Coder, Rung
 
 BATCH: Final = 1 << 20
 PASSES: Final = 2
+HOW: Final = f"{RUNGS} {LEVELS} {CHAIN_LEVELS} {WINDOW_LOG}"
+"""A table is measured again when this has changed."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,11 @@ def table(name: str) -> Table:
     kept = path.with_suffix(".measured.json")
     if kept.exists() and kept.stat().st_mtime >= path.stat().st_mtime:
         stored = json.loads(kept.read_text())
-        return Table(stored["raw"], {rung: Packing(**some) for rung, some in stored["packings"].items()})
+        if stored["how"] == HOW:
+            return Table(stored["raw"], {rung: Packing(**some) for rung, some in stored["packings"].items()})
     raws = list(batches(path))
     found = Table([len(raw) for raw in raws], {rung: _measure(rung, raws) for rung in RUNGS})
-    kept.write_text(json.dumps(asdict(found)))
+    kept.write_text(json.dumps({"how": HOW, **asdict(found)}))
     return found
 
 

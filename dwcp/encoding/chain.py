@@ -14,6 +14,15 @@ Two things it does not tell are found out here. Bytes left over: the borders of 
 ends at one and never ends the frame (RFC 8878, 3.1.1.2). Output left over inside the decoder: after the batch it is
 offered an empty block and room for one byte, and must leave the room empty.
 
+Why no long-distance matching: zstd's own (`enable_ldm`) finds only matches of 64 bytes and more, and puts them before
+better ones. Larger tables for the ordinary search beat it on every corpus, in a quarter of the window. Measured at
+level 9 on 180 MiB of unique pages (bench/corpora), ratio by window, and MiB held by packer and unpacker:
+
+    window_log     23    24    25    26    27        independent batches, zstd 7
+    page cache   3.33  3.40  3.46  3.52  3.62        3.35
+    Python       6.74  6.77  6.79  6.79  6.79        6.11
+    packer         21    38    74   146   290
+    unpacker        9    17    33    65   129
 """
 
 from __future__ import annotations
@@ -25,7 +34,7 @@ import zstandard
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_TOKENS, Buffer
 
-WINDOW_LOG: Final = 25
+WINDOW_LOG: Final = 26
 """Both ends must agree: the receiver refuses a chain with a larger window."""
 MIN_WINDOW_LOG: Final = 20
 MAX_WINDOW_LOG: Final = 27

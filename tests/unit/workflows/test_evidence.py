@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from models.datapath import DataPathStatus, FlowStatus
-from workflows.evidence import compare
+from workflows.evidence import Evidence, compare, join
 
 
 def end(role: Literal["source", "destination"], *flows: FlowStatus, **counters: Any) -> DataPathStatus:
@@ -52,3 +52,13 @@ def test_anything_else_is_said_in_a_note(
     proof = compare(source, destination)
     assert not proof.verified
     assert words in proof.notes[0]
+
+
+def test_what_crossed_over_two_paths_is_counted_together_and_not_called_verified() -> None:
+    first = Evidence(raw_bytes=100, wire_bytes=30, redials=2, notes=("memory digest differs",))
+    second = Evidence(digest="d2", verified=True, raw_bytes=50, wire_bytes=20, redials=1)
+    both = join([first, second])
+    assert (both.digest, both.verified) == ("d2", False)
+    assert (both.raw_bytes, both.wire_bytes, both.redials) == (150, 50, 3)
+    assert "2 data paths" in both.notes[0]
+    assert join([second]) is second

@@ -56,7 +56,10 @@ def carry(cell: Cell, stream: Stream, spot: Spot) -> Pass:
         sent = _sent(carried.pids[0], spot.near)
         before = [process_seconds(pid) for pid in carried.pids]
         began = time.monotonic()
-        written = feed(carried.feeder, stream, group.pace, close=group.pace is None)
+        try:
+            written = feed(carried.feeder, stream, group.pace, close=group.pace is None)
+        except OSError as error:
+            raise NotCarried(f"no more bytes are taken: {error}. {carried.trouble()}") from error
         sink.complete.wait()
         if group.pace is not None:
             carried.feeder.close()
@@ -70,6 +73,7 @@ def carry(cell: Cell, stream: Stream, spot: Spot) -> Pass:
             tail_seconds=sink.last_at - written,
             near_cpu_seconds=used[0],
             far_cpu_seconds=used[1],
+            setup_cpu_seconds=sum(before),
             stream_bytes=len(stream),
             ram_bytes=stream.ram_bytes,
             wire_bytes=_sent(carried.pids[0], spot.near) - sent,

@@ -34,6 +34,8 @@ class Pass(Model):
     near_cpu_seconds: Seconds
     """User + system of the process that sends, from ready until the sink has seen the end."""
     far_cpu_seconds: Seconds
+    setup_cpu_seconds: Seconds = 0
+    """What both had used before: imports, handshakes, touching the page memory."""
     stream_bytes: Count
     """What was fed."""
     ram_bytes: Count

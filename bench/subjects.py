@@ -17,15 +17,19 @@ from functools import partial
 from pathlib import Path
 
 from bench.carriers import End
+from bench.cpu import process_seconds
 from dwcp.control import status, stop
-from dwcp.errors import NotRunning
-from dwcp.process import spawn
+from dwcp.errors import ControlFailed, NotRunning
+from dwcp.process import spawn, tail
 from models.datapath import Codec, DataPathConfig, DataPathStatus, FlowStatus, Protection, Role, Service
 
 ROOT = Path(__file__).parent.parent
 DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
 WITHIN = 60
 """Seconds for a subject to get ready, and to end."""
+
+IDLE_FOR, IDLE_SHARE = 0.5, 0.05
+"""A process that used less than this part of a CPU for so many seconds waits for bytes."""
 
 LIFETIME = 900
 
@@ -54,6 +58,8 @@ class Carried:
     """Of the process at the near end, and at the far end."""
     facts: Callable[[], DataPathStatus | None]
     """After the end: the near end's status, if it is a data path. Raises NotCarried when the ends disagree."""
+    trouble: Callable[[], str] = str
+    """What a data path says of itself when it takes no more bytes."""
 
 
 @dataclass(frozen=True)
@@ -183,8 +189,28 @@ def data_path(
         found = _until(rooms, lambda each: each.state == "connected", "the two ends do not connect")
         if protection == "none" and not all(each.carrier.startswith("tcp") for each in found):
             raise NotCarried(f"asked to send in the clear, the data path says {[each.carrier for each in found]}")
+        _settle((near.pid, far.pid))
         feeder = stack.enter_context(_dial(enter))
-        yield Carried(feeder, lambda: _accept(listener), (near.pid, far.pid), lambda: _facts(rooms, codec == "raw"))
+        yield Carried(
+            feeder,
+            lambda: _accept(listener),
+            (near.pid, far.pid),
+            lambda: _facts(rooms, codec == "raw"),
+            lambda: _trouble(rooms),
+        )
+
+
+def _settle(pids: Sequence[int]) -> None:
+    """Until the processes are idle: they have touched their page memory, as they have long before a real move."""
+    deadline = time.monotonic() + WITHIN
+    used = [process_seconds(pid) for pid in pids]
+    while True:
+        time.sleep(IDLE_FOR)
+        before, used = used, [process_seconds(pid) for pid in pids]
+        if max(now - then for now, then in zip(used, before, strict=True)) < IDLE_SHARE * IDLE_FOR:
+            return
+        if time.monotonic() > deadline:
+            raise NotCarried(f"the data path is busy for {WITHIN} s without a byte to carry")
 
 
 def _stop(rooms: Iterable[Path]) -> None:
@@ -205,6 +231,19 @@ def _until(
         if time.monotonic() > deadline or any(each.error for each in found):
             raise NotCarried(f"{otherwise}: {[(each.state, each.error) for each in found]}")
         time.sleep(0.05)
+
+
+def _trouble(rooms: dict[str, Path]) -> str:
+    """States and errors of both ends, and the ends of their logs."""
+    said = []
+    for name, room in rooms.items():
+        try:
+            answer = status(room)
+            said.append(f"{name} {answer.state} {answer.error}".strip())
+        except ControlFailed as error:
+            said.append(f"{name}: {error}")
+        said.append(tail(room)[-300:])
+    return "; ".join(said)
 
 
 def _facts(rooms: dict[str, Path], raw: bool) -> DataPathStatus:

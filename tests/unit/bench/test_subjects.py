@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from bench.carriers import End
 from bench.datapath import carry
 from bench.datapath_plan import Cell
 from bench.recorded import Stream
-from bench.subjects import Spot
+from bench.subjects import Spot, _settle
 from models.datapath import TlsFiles
 
 SIZE = (3 << 20) + 5
@@ -47,3 +48,11 @@ def test_the_relay_carries_every_byte(group: str, stream: Stream, spot: Spot) ->
 def test_the_zstd_pipe_carries_every_byte(stream: Stream, spot: Spot) -> None:
     done = carry(Cell("cpu", "recorded", 0, "zstd-pipe"), stream, spot)
     assert done.near_cpu_seconds + done.far_cpu_seconds > 0
+
+
+def test_a_process_that_waits_for_bytes_counts_as_settled() -> None:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as idle:
+        _settle((idle.pid,))
+        assert idle.poll() is None
+        assert idle.stdin
+        idle.stdin.close()

@@ -236,7 +236,7 @@ class Meter:
         self._looks = self._pressed = self._paced = 0
         self._segments: dict[int, tuple[int, int]] = {}
         """Sent and sent again, by lane object."""
-        self._ticks = _processor_ticks()
+        self._ticks, self._own = _processor_ticks(), time.process_time()
 
     def look(self, now: float) -> Sample | None:
         """Called often; a sample when it is time for one."""
@@ -255,7 +255,7 @@ class Meter:
             sent += progress.segments - sent0
             again += progress.sent_again - again0
         self._segments = {key: (progress.segments, progress.sent_again) for key, progress in found}
-        delivered, ticks = session.outbox.delivered, _processor_ticks()
+        delivered, ticks, own = session.outbox.delivered, _processor_ticks(), time.process_time()
         idle, total = ticks[0] - self._ticks[0], ticks[1] - self._ticks[1]
         sample = Sample(
             now=now,
@@ -265,9 +265,10 @@ class Meter:
             free_cpu=idle / total if total else 1.0,
             round_trip=min((progress.least_round_trip for _, progress in found), default=0.0),
             loss=again / sent if sent else 0.0,
+            own_cpu=(own - self._own) / span / len(os.sched_getaffinity(0)),
             paced=self._paced > self._looks / 4,
         )
-        self._since, self._delivered, self._ticks = now, delivered, ticks
+        self._since, self._delivered, self._ticks, self._own = now, delivered, ticks, own
         self._looks = self._pressed = self._paced = 0
         return sample
 

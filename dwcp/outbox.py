@@ -23,7 +23,7 @@ from dwcp.encoding.codec import Rung
 from dwcp.encoding.packed import Kept, Packed
 from dwcp.errors import ProtocolError
 from dwcp.transport import frames
-from dwcp.transport.carrier import Carrier
+from dwcp.transport.carrier import UNSENT_BYTES, Carrier
 from dwcp.transport.frames import (
     HEADER_BYTES,
     MAX_BATCH,
@@ -56,6 +56,8 @@ URGENT_UNSENT: Final = 32 << 10
 MAX_PONGS: Final = 64
 LEAST_BATCH: Final = 32 << 10
 """Batches get no smaller than this for the sake of a rate limit; above SMALL_BATCH."""
+FEW_LANES: Final = 2
+"""With more, batches and each lane's backlog shrink, if the window would else not reach for all."""
 SETTLE_SECONDS: Final = 0.02
 """After a lane was lost: what the peer has got of its frames is acknowledged within this and a round trip."""
 DEAF_SECONDS: Final = 1.0
@@ -156,6 +158,7 @@ class Outbox:
         self._deaf = True
         self._pacer = Pacer(rate_limit)
         self._unsent = 0
+        self._lanes = 0
         self._acks: dict[int, int] = {}
         self._dirty: set[int] = set()
         self._ack_due = 0.0
@@ -234,6 +237,8 @@ class Outbox:
         wire = limit * BURST_SECONDS if limit and out.bulk else float(MAX_BATCH)
         if out.urgent:
             wire = min(wire, out.window.rate * URGENT_SECONDS / 4)
+        if out.bulk and self._lanes > FEW_LANES:
+            wire = min(wire, out.window.rate * out.window.seconds / (2 * self._lanes))
         return max(LEAST_BATCH, int(min(MAX_BATCH, wire / max(out.share, 0.01))))
 
     def hasten(self, out: Outbound) -> None:
@@ -243,6 +248,20 @@ class Outbox:
             out.window.seconds = min(out.window.seconds, URGENT_SECONDS)
             self._unsent = URGENT_UNSENT
             self._work.notify_all()
+
+    def spread(self, lanes: int) -> None:
+        """So many lanes share the window now: no lane may hold so much of it that another has nothing to send."""
+        with self._lock:
+            self._lanes = lanes
+            if any(out.urgent for out in self._flows.values()):
+                return
+            share = sum(out.window.limit(self.round_trip) for out in self._flows.values() if out.bulk) // (
+                2 * lanes or 1
+            )
+            steps = (size for size in (UNSENT_BYTES, UNSENT_BYTES // 2, UNSENT_BYTES // 4) if size <= share)
+            unsent = next(steps, URGENT_UNSENT) if lanes > FEW_LANES and share else UNSENT_BYTES
+            if unsent != (self._unsent or UNSENT_BYTES):
+                self._unsent = unsent
 
     def limit(self, bytes_per_second: int) -> None:
         """Bound what all lanes together send; 0 is no bound."""

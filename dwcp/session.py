@@ -450,6 +450,7 @@ class Session:
                 reason = lane.life.verdict(now, self._hearing_since, self._heard, lane.queued())
                 if reason:
                     lane.cut(reason)
+            self.outbox.spread(len(self._writers))
             self._check_deadlines(now)
             if self.config.role == "source" and self._state == "connected" and self.encoding.stores_talk:
                 self.open_talk()

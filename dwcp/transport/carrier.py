@@ -11,11 +11,15 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Final
 
 from dwcp.buffers import BufferPool
 from dwcp.transport import frames
 from dwcp.transport.frames import HEADER_BYTES, Buffer, Data, Header, Message, Type
 from dwcp.transport.liveness import WriterLiveness
+
+UNSENT_BYTES: Final = 256 << 10
+"""Kernel's unsent backlog: lanes pull work as they drain, and small frames do not wait behind megabytes."""
 
 
 class LaneClosed(OSError):

@@ -17,7 +17,7 @@ from typing import Final
 from dwcp.buffers import BufferPool
 from dwcp.errors import ProtocolError, WrongProtection
 from dwcp.transport import frames
-from dwcp.transport.carrier import Carrier, LaneClosed, Progress
+from dwcp.transport.carrier import UNSENT_BYTES, Carrier, LaneClosed, Progress
 from dwcp.transport.frames import HEADER_BYTES, Buffer, Header, Type
 from dwcp.transport.liveness import LANE_TIMEOUT
 
@@ -29,8 +29,6 @@ RECORD: Final = 16 << 10
 """Plain bytes of a full TLS record. A frame's start is joined with as much of its body; the rest is not copied."""
 UNPOOLED: Final = 64 << 10
 """A payload up to this gets memory of its own size: many small ones may wait for one missing frame."""
-UNSENT_BYTES: Final = 256 << 10
-"""Kernel's unsent backlog: lanes pull work as they drain, and small frames do not wait behind megabytes."""
 _TLS_STARTS: Final = (0x15, 0x16)
 """First byte of what an end that speaks TLS sends first: an alert or a handshake."""
 _SIOCOUTQ: Final = 0x5411

@@ -24,7 +24,9 @@ SAMPLE_SECONDS: Final = 0.5
 PRESSED: Final = 0.6
 """Part of the time in which the link was the limit, for a sample to count as pressed."""
 FREE_CPU: Final = 0.08
-"""Less of the processors idle than this: they are the limit, and another lane would cost, not bring."""
+OWN_CPU: Final = 0.25
+"""Less idle than FREE_CPU, and this much of the processors ours: they are the limit, and a lane would cost, not bring.
+What others take on a busy host says nothing: a queue in our kernel shows that we outrun the link all the same."""
 LOSSY: Final = 0.0005
 """Segments sent again, of all: above it a lane's congestion window suffers."""
 LONG_TRIP: Final = 0.02
@@ -65,8 +67,15 @@ class Sample:
     """Least one of the lanes, in seconds."""
     loss: float
     """Segments sent again, of all."""
+    own_cpu: float = 0.0
+    """Part of the processors' time that this process took."""
     paced: bool = False
     """A rate limit holds bulk back."""
+
+    @property
+    def starved(self) -> bool:
+        """The processors are the limit."""
+        return self.free_cpu < FREE_CPU and self.own_cpu >= OWN_CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ class LaneCount:
 
     def add(self, sample: Sample) -> Wanted:
         """Take a sample in; the newest answer."""
-        pressed = sample.pressed >= PRESSED and sample.free_cpu >= FREE_CPU and not sample.paced
+        pressed = sample.pressed >= PRESSED and not (sample.starved or sample.paced)
         if pressed:
             self._quiet_since = None
             if self._pressed_since is None:
@@ -155,7 +164,7 @@ class LaneCount:
     def _judge(self, trial: _Trial, sample: Sample) -> None:
         if self._pressed_since is None and trial.lanes < trial.before:
             self._end(trial, sample.now, trial.before, "fewer: the link stopped being the limit meanwhile")
-        elif sample.paced or sample.free_cpu < FREE_CPU:
+        elif sample.paced or sample.starved:
             self._end(trial, sample.now, trial.before, "the link stopped being the limit meanwhile")
         elif self._joined_at is None:
             if sample.lanes == trial.lanes:

@@ -45,13 +45,14 @@ def link(
     free_cpu: float = 0.5,
     round_trip: float = 0.0005,
     loss: float = 0.0,
+    own_cpu: float = 0.1,
     paced: bool = False,
 ) -> Network:
     """A link of `whole` bytes a second on which no lane gets more than `each`."""
 
     def network(lanes: int, dice: random.Random) -> Sample:
         rate = min(whole, lanes * each) * dice.gauss(1, noise)
-        return Sample(0.0, lanes, rate, pressed, free_cpu, round_trip, loss, paced)
+        return Sample(0.0, lanes, rate, pressed, free_cpu, round_trip, loss, own_cpu, paced)
 
     return network
 
@@ -104,13 +105,17 @@ def test_a_link_that_loses_its_per_connection_bound_gets_fewer_lanes_again() -> 
     "network",
     [
         link(1e9, 12e6, pressed=0.1),
-        link(1e9, 12e6, free_cpu=0.02),
+        link(1e9, 12e6, free_cpu=0.02, own_cpu=0.5),
         link(1e9, 12e6, paced=True),
     ],
     ids=["the program is the limit", "the processors are the limit", "the rate limit is the limit"],
 )
 def test_no_lane_is_tried_when_it_is_not_the_link_that_holds_back(network: Network) -> None:
     assert {answer.lanes for answer in trace(network, 300)} == {2}
+
+
+def test_a_host_that_others_keep_busy_gets_its_lanes_all_the_same() -> None:
+    assert trace(link(1e9, 12e6, free_cpu=0.0, own_cpu=0.05), 300)[-1].lanes == 8
 
 
 def test_a_rate_that_swings_does_not_make_lanes_flap() -> None:

@@ -16,6 +16,7 @@ from dwcp import control
 from dwcp.buffers import BufferPool
 from dwcp.errors import ControlFailed
 from dwcp.outbox import LEAST_BATCH, SMALL_BATCH, URGENT_SECONDS, URGENT_UNSENT, Batch, Outbound, Outbox
+from dwcp.transport.carrier import UNSENT_BYTES
 from dwcp.transport.frames import MAX_BATCH
 from dwcp.transport.lane import Lane
 from dwcp.transport.rate import BURST_SECONDS, Pacer
@@ -123,6 +124,26 @@ def test_batches_shrink_with_the_limit_but_never_become_small_talk() -> None:
     bulk.window.rate = 100e6
     box.hasten(bulk)
     assert box.batch_bound(bulk) == 100e6 * URGENT_SECONDS / 4
+
+
+def test_many_lanes_share_a_small_window_in_small_parts_and_two_are_left_as_they_are() -> None:
+    box, bulk, _, lane = queue(0)
+    bulk.window.rate = 12e6
+    box.spread(2)
+    assert box.batch_bound(bulk) == MAX_BATCH
+    put(box, bulk, 1000)
+    assert isinstance(box.next(lane), Batch)
+    assert lane.unsent == 0  # as it was made
+    box.spread(8)
+    assert box.batch_bound(bulk) == 12e6 * 0.1 / 16
+    put(box, bulk, 1000)
+    assert isinstance(box.next(lane), Batch)
+    assert lane.unsent == 64 << 10
+    bulk.window.rate = 1e9
+    box.spread(8)
+    put(box, bulk, 1000)
+    assert isinstance(box.next(lane), Batch)
+    assert lane.unsent == UNSENT_BYTES
 
 
 class Stream:

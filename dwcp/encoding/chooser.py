@@ -62,6 +62,10 @@ MEAN_SMOOTHING: Final = 0.1
 JUMP: Final = 0.25
 """Further than this from the mean: the content has changed, and the sample alone counts."""
 INCOMPRESSIBLE: Final = 0.98
+DENSE_FIRST: Final = 0.95
+DENSE_WORTH: Final = 0.98
+DENSE_HOPE: Final = 0.05
+"""For each such batch that is not packed: the next ones may have been seen before."""
 PRICE_STEP: Final = 0.5
 PRICE_MOST: Final = 5.0
 """The price is kept as log-odds; at these the cheaper side counts under a hundredth."""
@@ -70,6 +74,10 @@ PRICE_FAR: Final = 2.5
 
 DWELL_SECONDS: Final = 0.7
 """`Chooser.choice`, which is for people, stands at least this long."""
+PROBE_EVERY: Final = 24
+"""While a chain runs, one batch in so many goes by another codec, to stay informed of those."""
+LATELY: Final = 0.02
+"""Chains are judged by about fifty batches: what they gain comes in lumps."""
 CHAIN_DWELL: Final = 5.0
 CHAIN_GAIN: Final = 1.01
 """Something else must promise to be this much faster than a chain that runs, as what it remembers is lost then."""
@@ -79,27 +87,43 @@ class Estimate:
     """A quantity of each codec: its curve over the sample's share x a common factor x the codec's own factor.
 
     Content the curves do not know, and another machine, are common to all codecs: that factor follows fast, and from
-    whichever codec is used. The codec's own follows slowly.
+    whichever codec is used. The codec's own follows slowly. What chains make of their memory says nothing about the
+    others, so they have a second common factor, on top of the first.
     """
 
-    FAST: Final = 0.1
+    FAST: Final = 0.05
+    CHAINED: Final = 0.03
     SLOW: Final = 0.01
     BOUND: Final = 4.0
 
     def __init__(self, curves: dict[Rung, tuple[float, ...]], unit: float) -> None:
         self._curves = {rung: [value * unit for value in curve(values)] for rung, values in curves.items()}
         self._common = 1.0
+        self._chained = 1.0
         self._own = dict.fromkeys(curves, 1.0)
 
     def observe(self, rung: Rung, sample: float, value: float) -> None:
         factor = value / self._curves[rung][int(sample * STEPS)]
         own = self._own[rung]
-        bound = self.BOUND
-        self._common += self.FAST * (min(bound, max(1 / bound, factor / own)) - self._common)
-        self._own[rung] = min(bound, max(1 / bound, own + self.SLOW * (factor / self._common - own)))
+        if rung in CHAIN_LEVELS:
+            factor /= self._common
+            self._chained += self.CHAINED * (self._bounded(factor / own) - self._chained)
+            common = self._chained
+        else:
+            self._common += self.FAST * (self._bounded(factor / own) - self._common)
+            common = self._common
+        self._own[rung] = self._bounded(own + self.SLOW * (factor / common - own))
+
+    def forget_chain(self) -> None:
+        """No chain runs: what the last one made fades."""
+        self._chained += self.SLOW * (1.0 - self._chained)
 
     def of(self, rung: Rung, sample: float) -> float:
-        return self._curves[rung][int(sample * STEPS)] * self._common * self._own[rung]
+        common = self._common * self._chained if rung in CHAIN_LEVELS else self._common
+        return self._curves[rung][int(sample * STEPS)] * common * self._own[rung]
+
+    def _bounded(self, factor: float) -> float:
+        return min(self.BOUND, max(1 / self.BOUND, factor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +150,11 @@ class Chooser:
         """Of the samples' shares."""
         self._pending: deque[tuple[Rung, int, float]] = deque(maxlen=64)
         """Codec, size and sample of batches that were not observed yet."""
+        self._dense = DENSE_FIRST
+        """What a chain made lately of batches that look incompressible, per raw byte."""
         self._lately: dict[Rung, tuple[float, float]] = {}
         """Mean costs of each codec over the batches of late, whichever codec they went by."""
+        self._batches = 0
         self._price = 0.0
         self._pace = 0.0
 
@@ -153,8 +180,11 @@ class Chooser:
         if rung == "none" or not raw:
             return
         self._spent += cpu
-        self._seconds.observe(rung, sample, cpu / raw)
-        self._share.observe(rung, sample, wire / raw)
+        if sample > INCOMPRESSIBLE:
+            self._dense += 0.2 * (wire / raw - self._dense)
+        else:
+            self._seconds.observe(rung, sample, cpu / raw)
+            self._share.observe(rung, sample, wire / raw)
         if wall > 0:
             self._available += AVAILABILITY_SMOOTHING * (min(1.0, cpu / wall) - self._available)
 
@@ -197,7 +227,7 @@ class Chooser:
         sample = sample_share(raw)
         self._mean += MEAN_SMOOTHING * (sample - self._mean)
         if sample > INCOMPRESSIBLE:
-            rung = self._alone[0]
+            rung = self._for_dense(urgent)
         else:
             if abs(sample - self._mean) < JUMP:
                 sample = TRUST * sample + (1 - TRUST) * self._mean
@@ -210,22 +240,35 @@ class Chooser:
         """Raw bytes a second that this codec alone could carry, of content as it was lately."""
         return 1 / max(self._lately.get(rung) or self._costs(rung, self._mean))
 
+    def _for_dense(self, urgent: bool) -> Rung:
+        """For a batch that looks incompressible: as it is, unless a chain on a slow link has seen its like before."""
+        plain = self._alone[0]
+        if self._chain is None or urgent or self._dense > DENSE_WORTH or self._price > -PRICE_FAR:
+            self._dense += DENSE_HOPE * (DENSE_FIRST - self._dense)
+            return plain
+        return self._chain
+
     def _least_wait(self, sample: float) -> Rung:
         return min(self._urgent, key=lambda rung: sum(self._costs(rung, sample)))
 
     def _least_price(self, now: float, sample: float) -> Rung:
         self._judge_chain(now)
         price = 1 / (1 + math.exp(-self._price))
+        if self._chain is None:
+            self._share.forget_chain()
+            self._seconds.forget_chain()
+        self._batches += 1
+        chain = None if self._batches % PROBE_EVERY == 0 else self._chain
         best, lowest, costs = self._alone[0], float("inf"), (0.0, 0.0)
         for rung in self._all:
             work, link = mine = self._costs(rung, sample)
             before = self._lately.get(rung, mine)
             self._lately[rung] = (
-                before[0] + MEAN_SMOOTHING * (work - before[0]),
-                before[1] + MEAN_SMOOTHING * (link - before[1]),
+                before[0] + LATELY * (work - before[0]),
+                before[1] + LATELY * (link - before[1]),
             )
             total = price * work + (1 - price) * link
-            if total < lowest and (rung not in CHAIN_LEVELS or rung == self._chain):
+            if total < lowest and (rung not in CHAIN_LEVELS or rung == chain):
                 best, lowest, costs = rung, total, mine
         self._asked = (self._asked[0] + costs[0], self._asked[1] + costs[1])
         slower = max(costs)

@@ -139,11 +139,11 @@ def test_on_even_content_and_link_few_codecs_are_mixed_and_the_choice_told_stand
     assert sum(one != two for one, two in itertools.pairwise(told[half:])) <= 2
 
 
-def test_a_slow_link_gets_the_chain_and_keeps_it() -> None:
+def test_a_slow_link_gets_the_chain_and_keeps_it_but_for_a_batch_now_and_then() -> None:
     run = sent(PLAIN, 20 * MBIT, rungs=RUNGS)
-    last = run.rungs[len(run.rungs) // 2 :]
-    assert set(last) <= set(CHAIN_LEVELS)
-    assert sum(one != two for one, two in itertools.pairwise(last)) <= 1
+    chained = [rung for rung in run.rungs[len(run.rungs) // 2 :] if rung in CHAIN_LEVELS]
+    assert len(chained) > 0.95 * len(run.rungs) / 2
+    assert sum(one != two for one, two in itertools.pairwise(chained)) <= 1
 
 
 def test_a_chain_has_one_processor_so_a_fast_link_gets_none() -> None:

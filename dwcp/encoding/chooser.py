@@ -66,7 +66,7 @@ DENSE_FIRST: Final = 0.95
 DENSE_WORTH: Final = 0.98
 DENSE_HOPE: Final = 0.05
 """For each such batch that is not packed: the next ones may have been seen before."""
-PRICE_STEP: Final = 0.5
+PRICE_STEP: Final = 0.3
 PRICE_MOST: Final = 5.0
 """The price is kept as log-odds; at these the cheaper side counts under a hundredth."""
 PRICE_FAR: Final = 2.5

@@ -63,6 +63,7 @@ class FaultyWire(Wire):
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 continue
+        one.close()  # the other thread of this pair closes the other
 
     def _damage(self, part: bytes, forward: bool) -> tuple[bytes, bool]:
         with self._harm:

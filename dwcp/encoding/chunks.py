@@ -7,10 +7,10 @@ warmed with the 63 bytes before the minimum instead of starting empty there, so 
 chunks fall into step again sooner after an edit. Rabin fingerprints cut as well, at a fraction of the speed (the
 papers' own comparison).
 
-The papers cut at 2, 8 and 64 KiB (least, normal, most); 4, 16 and 64 are taken here. Measured between two releases, with
-the recipe, twice that sends 14 to 25 in a hundred more, and half of it 4 to 17 less for twice the recipe and its memory
-(`python -m bench.chunks OLD NEW`; docs/chunks.md has the tables). C cuts random bytes at 3.3 GB/s on one core. A run of
-HOLE zeros or more is no chunk but a hole: it has no name and takes no bytes on the wire.
+The papers cut at 2, 8 and 64 KiB (least, normal, most); 4, 16 and 64 are taken here. Measured between two releases,
+with the recipe, twice that sends 14 to 25 in a hundred more, and half of it 4 to 17 less for twice the recipe (`python
+-m bench.chunks OLD NEW`; docs/chunks.md has the tables). C cuts random bytes at 3.3 GB/s on one core. A run of HOLE
+zeros or more is no chunk but a hole: it has no name and takes no bytes on the wire.
 
 The gear table is BLAKE3's extendable output of GEAR_SEED: anyone can derive it, and it is no secret. A chunk's name
 is BLAKE3, 32 bytes: names cross hosts, so that nobody must be able to make two chunks of one name.

@@ -24,7 +24,7 @@ from blake3 import blake3
 
 from tests.fuzz import sanitize
 from tests.fuzz.engine import MAX_INPUT, Case, Finding, fuzz, outcome
-from tests.fuzz.targets import load
+from tests.fuzz.targets import SELF_TESTS, TARGETS, load
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FOLDER: Final = ROOT / "var" / "fuzz"
@@ -139,6 +139,8 @@ def _keep(folder: Path, name: str, data: bytes, what: str, words: str) -> Kept:
 def replay(path: Path, extensions: Path | None) -> int:
     """Run one kept input, in a process of its own. 1: it still breaks its target."""
     name = path.stem.rpartition("-")[0]
+    if name not in {**TARGETS, **SELF_TESTS} or not path.is_file():
+        raise SystemExit(f"{path}: no such input, or its name does not begin with a target's; see --list")
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.worker", name, "--input", str(path.resolve())],
         cwd=ROOT,

@@ -103,3 +103,11 @@ def test_a_target_whose_module_is_missing_is_a_failure_not_a_target_less(
     monkeypatch.setitem(SELF_TESTS, "_gone", load_missing)
     assert main(["--seconds", "0.2", "--folder", str(tmp_path), "--only", "header,_gone"]) == 1
     assert "No module named 'dwcp.gone'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["nothing-0123456789abcdef.bin", "frame-0123456789abcdef.bin"])
+def test_an_input_that_cannot_be_run_again_is_said(name: str, tmp_path: Path) -> None:
+    if name.startswith("nothing"):
+        (tmp_path / name).write_bytes(b"input")
+    with pytest.raises(SystemExit, match="no such input"):
+        main(["--replay", str(tmp_path / name)])

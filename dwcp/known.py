@@ -80,10 +80,9 @@ class Known:
 
     def prepare(self) -> None:
         """Make room before the move begins: the first touch of memory costs more than hashing it."""
-        with self._lock:
-            memory = self._prepared() if self._slots else None
-        if memory:
-            memory.prefault()
+        with self._lock:  # a stream that comes meanwhile waits: one thread at a time may use a memory
+            if self._slots:
+                self._prepared().prefault()
 
     def _prepared(self) -> Memory:
         if self._ram is None:

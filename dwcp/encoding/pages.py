@@ -32,7 +32,7 @@ from dwcp.encoding.tokens import (
     bound,
 )
 from dwcp.errors import ProtocolError
-from dwcp.transport.frames import Buffer
+from dwcp.transport.frames import MAX_BATCH, Buffer
 from models.datapath import PageCounts
 
 __all__ = [
@@ -54,6 +54,10 @@ __all__ = [
     "bound",
     "page_keys",
 ]
+
+
+MAX_REFS: Final = MAX_BATCH // PAGE
+"""Pages that one batch can refer to."""
 
 
 def _engine() -> Any:
@@ -229,6 +233,8 @@ class Decoder:
             have, bases = self._core.refs(tokens, None if self.base is None else self.base.core)
         except ValueError as error:
             raise _malformed(error) from error
+        if len(have) > MAX_REFS * 4:
+            raise ProtocolError(f"tokens refer to {len(have) // 4} pages, a batch has {MAX_REFS}; end the session")
         return Refs(array("I", have), array("I", bases))
 
     def decode(self, tokens: Buffer, supply: Buffer, out: memoryview | bytearray) -> int:

@@ -118,7 +118,6 @@ class Host:
             store=StoreSettings(
                 folder=f"{self.folder}/store",
                 limit_mib=_STORE_MIB,
-                images=(f"{self.settings.guest_folder}/content.img",),
             ),
         )
         self.worker_settings.write_text(worker.model_dump_json(indent=2) + "\n")

@@ -116,7 +116,7 @@ def unchanged(head: ImageHeader) -> bool:
     """Whether the image is what was indexed, as far as its inode tells. Blocks are verified all the same."""
     try:
         found = os.stat(head.path)  # noqa: PTH116 - no Path for each look
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path that no file can have
         return False
     return stat.S_ISREG(found.st_mode) and FileState.of(found) == head.state
 

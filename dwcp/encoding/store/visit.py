@@ -60,7 +60,10 @@ class VisitHeader:
         _, version, zero, slots, length, root, vm_length, vm, tenant_length, tenant = _HEAD.unpack(data[:_CHECKED])
         if version != VERSION or zero:
             raise StoreDamaged(f"it has format version {version}, this is {VERSION}")
-        return cls(slots, length, root, vm[:vm_length].decode(), tenant[:tenant_length].decode())
+        try:
+            return cls(slots, length, root, vm[:vm_length].decode(), tenant[:tenant_length].decode())
+        except UnicodeDecodeError as error:
+            raise StoreDamaged("its names are no text") from error
 
 
 @dataclass(frozen=True, slots=True)

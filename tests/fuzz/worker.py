@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import mmap
 import os
 import re
@@ -178,6 +179,7 @@ def work(name: str, seed: int, seconds: float, current: Path) -> None:
 
 def _ready(name: str) -> Case:
     faulthandler.enable()
+    logging.disable(logging.CRITICAL)  # here and not in a target: the tests run targets in a process they share
     sanitize.use_built_extensions()
     if not os.environ.get(sanitize.VARIABLE):
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))

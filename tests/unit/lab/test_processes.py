@@ -75,10 +75,11 @@ def test_processes_of_a_lab_are_found_by_their_mark_children_too(part: Part) -> 
 
 def test_the_callers_own_temporal_settings_do_not_reach_a_part(part: Part, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TEMPORAL_API_KEY", "secret")
-    process = part.start(["sleep", "60"], {"TEMPORAL_ADDRESS": "127.0.0.1:1"})
-    environment = Path(f"/proc/{process.pid}/environ").read_bytes()
-    assert b"TEMPORAL_ADDRESS=127.0.0.1:1" in environment
-    assert b"TEMPORAL_API_KEY" not in environment
+    part.start(["sh", "-c", "env; echo told; exec sleep 60"], {"TEMPORAL_ADDRESS": "127.0.0.1:1"})
+    wait_until(lambda: "told" in part.log.read_text(), 10, lambda: "the part does not tell its environment")
+    environment = part.log.read_text()
+    assert "TEMPORAL_ADDRESS=127.0.0.1:1" in environment
+    assert "TEMPORAL_API_KEY" not in environment
 
 
 def test_last_words_end_an_error_message(part: Part) -> None:

@@ -57,6 +57,7 @@ class ControlServer:
 
     def close(self) -> None:
         self._path.unlink(missing_ok=True)
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept: its thread would hold on to all of the session
         self._listener.close()
 
     def _serve(self) -> None:

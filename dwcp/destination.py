@@ -23,6 +23,7 @@ from dwcp.errors import DwcpError, ProtocolError, Refused, StartFailed, WrongPro
 from dwcp.security import tls
 from dwcp.session import Session
 from dwcp.transport import hello
+from dwcp.transport.channel import TlsChannel
 from dwcp.transport.frames import Open, ResetReason, Type
 from dwcp.transport.hello import Refuse, RefuseReason, Welcome
 from dwcp.transport.lane import HANDSHAKE_SECONDS, Lane, tune
@@ -130,30 +131,29 @@ class Destination:
                     self._stopping.wait(0.1)
                     continue
                 raise DwcpError(f"cannot accept lanes: {error}") from error
-            handle = sock.dup()  # to hang up by: TLS takes the descriptor out of `sock`
             with self._lock:
-                self._pending[handle] = time.monotonic()
+                self._pending[sock] = time.monotonic()
                 oldest = next(iter(self._pending)) if len(self._pending) > MAX_PENDING else None
                 if oldest:
                     self._hang_up(oldest)
             threading.Thread(
-                target=self._receive, args=(sock, handle, where[0]), name=f"lane from {where[0]}", daemon=True
+                target=self._receive, args=(sock, where[0]), name=f"lane from {where[0]}", daemon=True
             ).start()
 
     def tick(self, now: float) -> None:
         """The keeper's part: whoever is not through in time goes, however busily it sends."""
         with self._lock:
-            for handle, since in self._pending.items():
+            for sock, since in self._pending.items():
                 if now - since > HANDSHAKE_SECONDS:
-                    self._hang_up(handle)
+                    self._hang_up(sock)
 
-    def _hang_up(self, handle: socket.socket) -> None:
+    def _hang_up(self, sock: socket.socket) -> None:
         try:
-            handle.shutdown(socket.SHUT_RDWR)
+            sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # it went by itself
 
-    def _receive(self, sock: socket.socket, handle: socket.socket, where: str) -> None:
+    def _receive(self, sock: socket.socket, where: str) -> None:
         """Owner thread of one connection, from handshake to the lane's end."""
         lane, trouble = None, ""
         try:
@@ -164,8 +164,7 @@ class Destination:
             trouble = f"connection from {where}: {type(error).__name__}: {error}"
         finally:
             with self._lock:
-                del self._pending[handle]
-                handle.close()
+                del self._pending[sock]
         if lane:
             self._session.carry(lane)
         else:
@@ -181,13 +180,12 @@ class Destination:
             undo.enter_context(sock)
             sock.settimeout(HANDSHAKE_SECONDS)
             tune(sock)
-            wrong_name = None
+            channel = wrong_name = None
             if self._tls:
                 self._check_it_shakes_hands(sock)
-                secured = undo.enter_context(self._tls.wrap_socket(sock, server_side=True))
-                wrong_name = tls.wrong_name(secured, self._config.peer_name)
-                sock = secured
-            lane = Lane(sock, session.pool)
+                channel = TlsChannel(sock, self._tls, server_side=True)
+                wrong_name = tls.wrong_name(channel, self._config.peer_name)
+            lane = Lane(sock, session.pool, channel=channel)
             try:
                 header, payload = lane.read_hello(_HELLO)
             except WrongProtection as error:

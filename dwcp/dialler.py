@@ -199,10 +199,9 @@ class Dialler:
         with contextlib.ExitStack() as undo:
             sock = undo.enter_context(prepared or self._connect(path))
             tune(sock)
-            if self._tls:
-                sock = undo.enter_context(tls.shake_hands(sock, self._tls, config.peer_name))
+            channel = tls.shake_hands(sock, self._tls, config.peer_name) if self._tls else None
             sock.settimeout(HANDSHAKE_SECONDS)
-            lane = Lane(sock, session.pool, number)
+            lane = Lane(sock, session.pool, number, channel)
             lane.send(
                 hello.encode_hello(
                     Hello(

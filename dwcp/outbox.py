@@ -44,8 +44,8 @@ from dwcp.transport.liveness import PING_EVERY
 from dwcp.transport.rate import BURST_SECONDS, Pacer
 from dwcp.transport.window import Window
 
-ACK_EVERY: Final = 0.003
-"""Acknowledgements are collected for this long."""
+ACK_EVERY: Final = 0.005
+"""Acknowledgements are collected for this long; windows allow for it (SLACK in transport/window.py)."""
 SMALL_BATCH: Final = 16 << 10
 WAITING_BATCHES: Final = 1
 """Raw batches of one flow that wait for a lane; what waits here is hidden from QEMU just as the window is."""

@@ -16,10 +16,11 @@ is up to a tenth faster than the best single one (bench/regret.py).
 * The link's rate is known only while the link holds us back. While it does not and our processors are busy, the
   assumed rate grows, at first by half each time: a new session learns its link within some tenths of a second.
 * A chain (chain.py) sees batches in order, so it has one processor, whatever there are, and must not change often: one
-  chain codec at most is in the mixture, and it stays in or out for CHAIN_DWELL.
+  chain codec at most is in use, and it stays in or out for CHAIN_DWELL. While the link is the slower side, all batches
+  go by it: one that goes another way costs bytes.
 * Availability is the part of the time in which a coding thread really runs.
 
-Example, 1 core, /usr content: link 2.5 MB/s -> chain9; 12 -> zstd7, chain7; 125 -> zstd1, zstd3; 1000 -> lz4.
+Example, 1 core, /usr content: link 6 MB/s -> chain9; 12 -> chain6, chain9; 60 -> chain1; 125 -> zstd1, zstd3; 1000 -> lz4.
 """
 
 from __future__ import annotations
@@ -74,11 +75,13 @@ PRICE_FAR: Final = 2.5
 
 DWELL_SECONDS: Final = 0.7
 """`Chooser.choice`, which is for people, stands at least this long."""
-PROBE_EVERY: Final = 24
+PROBE_EVERY: Final = 64
 """While a chain runs, one batch in so many goes by another codec, to stay informed of those."""
 LATELY: Final = 0.02
 """Chains are judged by about fifty batches: what they gain comes in lumps."""
 CHAIN_DWELL: Final = 5.0
+CHAIN_HOPE: Final = 1.02
+"""What the first one may gain over its promise: how much of it memory repeats over a distance shows only then."""
 CHAIN_GAIN: Final = 1.01
 """Something else must promise to be this much faster than a chain that runs, as what it remembers is lost then."""
 
@@ -176,6 +179,8 @@ class Chooser:
 
     def observe(self, rung: Rung, raw: int, wire: int, cpu: float, wall: float) -> None:
         """One batch was encoded by `rung`: `raw` bytes to `wire` bytes in `cpu` seconds of the thread's time."""
+        if len(self._all) == 1:
+            return
         sample = self._sample_of(rung, raw)
         if rung == "none" or not raw:
             return
@@ -259,6 +264,7 @@ class Chooser:
             self._seconds.forget_chain()
         self._batches += 1
         chain = None if self._batches % PROBE_EVERY == 0 else self._chain
+        eligible = (chain,) if chain and self._price < 0 else (*self._alone, *((chain,) if chain else ()))
         best, lowest, costs = self._alone[0], float("inf"), (0.0, 0.0)
         for rung in self._all:
             work, link = mine = self._costs(rung, sample)
@@ -268,7 +274,7 @@ class Chooser:
                 before[1] + LATELY * (link - before[1]),
             )
             total = price * work + (1 - price) * link
-            if total < lowest and (rung not in CHAIN_LEVELS or rung == chain):
+            if total < lowest and rung in eligible:
                 best, lowest, costs = rung, total, mine
         self._asked = (self._asked[0] + costs[0], self._asked[1] + costs[1])
         slower = max(costs)
@@ -286,6 +292,8 @@ class Chooser:
         could = {rung: self.throughput(rung) for rung in self._all}
         if self._chain is not None:
             could[self._chain] *= CHAIN_GAIN
+        elif self._chain_since < 0:
+            could |= {rung: could[rung] * CHAIN_HOPE for rung in self._chains}
         best = max(could, key=could.__getitem__)
         wanted = best if best in CHAIN_LEVELS else None
         if wanted != self._chain:

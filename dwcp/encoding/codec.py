@@ -7,7 +7,7 @@ whatever the body claims; what does not shrink by MIN_GAIN is sent as it is.
 from __future__ import annotations
 
 import threading
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import lz4.block
 import zstandard
@@ -15,13 +15,15 @@ import zstandard
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import MAX_TOKENS, Buffer, Codec
 
-Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd5", "zstd7", "chain7", "chain9"]
-"""A codec and its level, from cheapest to smallest."""
-RUNGS: Final[tuple[Rung, ...]] = ("none", "lz4", "zstd1", "zstd3", "zstd5", "zstd7", "chain7", "chain9")
-LEVELS: Final[dict[Rung, int]] = {"zstd1": 1, "zstd3": 3, "zstd5": 5, "zstd7": 7}
-CHAIN_LEVELS: Final[dict[Rung, int]] = {"chain7": 7, "chain9": 9}
+Rung = Literal["none", "lz4", "zstd1", "zstd3", "zstd7", "chain1", "chain3", "chain6", "chain9"]
+"""A codec and its level."""
+RUNGS: Final[tuple[Rung, ...]] = get_args(Rung)
+LEVELS: Final[dict[Rung, int]] = {"zstd1": 1, "zstd3": 3, "zstd7": 7}
+CHAIN_LEVELS: Final[dict[Rung, int]] = {"chain1": 1, "chain3": 3, "chain6": 6, "chain9": 9}
 """These see all batches of a flow, in order (dwcp/encoding/chain.py); the others each batch by itself."""
 MIN_GAIN: Final = 0.03
+LZ4_HASTE: Final = 4
+"""LZ4's acceleration: a fifth less work for 8 % more bytes. Where bytes count, zstd is the better choice anyway."""
 
 
 class Coder(threading.local):
@@ -36,7 +38,7 @@ class Coder(threading.local):
         if rung == "none":
             return Codec.NONE, raw
         if rung == "lz4":
-            codec, body = Codec.LZ4, lz4.block.compress(raw, store_size=False)
+            codec, body = Codec.LZ4, lz4.block.compress(raw, mode="fast", acceleration=LZ4_HASTE, store_size=False)
         else:
             packer = self._pack.get(rung)
             if packer is None:

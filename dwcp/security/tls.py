@@ -13,6 +13,7 @@ import ssl
 from typing import Final
 
 from dwcp.errors import StartFailed, WrongProtection
+from dwcp.transport.channel import TlsChannel
 from models.datapath import Role, TlsFiles
 
 _NO_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
@@ -41,10 +42,10 @@ def context(role: Role, files: TlsFiles) -> ssl.SSLContext:
     return built
 
 
-def shake_hands(sock: socket.socket, using: ssl.SSLContext, peer_name: str) -> ssl.SSLSocket:
+def shake_hands(sock: socket.socket, using: ssl.SSLContext, peer_name: str) -> TlsChannel:
     """Source. Raises OSError (ssl errors are); WrongProtection when what answers is no TLS at all."""
     try:
-        return using.wrap_socket(sock, server_hostname=peer_name)
+        return TlsChannel(sock, using, server_name=peer_name)
     except ssl.SSLError as error:
         if error.reason in _NO_TLS:
             raise WrongProtection(
@@ -53,12 +54,9 @@ def shake_hands(sock: socket.socket, using: ssl.SSLContext, peer_name: str) -> s
         raise
 
 
-def wrong_name(connection: ssl.SSLSocket, expected: str) -> str | None:
+def wrong_name(channel: TlsChannel, expected: str) -> str | None:
     """What is wrong with the verified certificate's name, or None if it names `expected`."""
-    certificate = connection.getpeercert() or {}
-    entries = certificate.get("subjectAltName", ())
-    assert isinstance(entries, tuple)
-    names = [str(entry[1]) for entry in entries if entry[0] == "DNS"]
+    names = channel.peer_names()
     if expected.lower() in (name.lower() for name in names):
         return None
     return f"the certificate is for {', '.join(names) or 'no host'}, this end expects {expected}"

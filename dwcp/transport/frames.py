@@ -149,7 +149,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """One batch. `digest` is the BLAKE3 (16 bytes) of all raw bytes of this flow and direction up to its end."""
+    """One batch. `digest` is the XXH3-128 of all raw bytes of this flow and direction up to its end."""
 
     flow: int
     seq: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import ssl
 import struct
 from fcntl import ioctl
 from functools import cache
@@ -18,6 +17,7 @@ from dwcp.buffers import BufferPool
 from dwcp.errors import ProtocolError, WrongProtection
 from dwcp.transport import frames
 from dwcp.transport.carrier import UNSENT_BYTES, Carrier, LaneClosed, Progress
+from dwcp.transport.channel import TlsChannel
 from dwcp.transport.frames import HEADER_BYTES, Buffer, Header, Type
 from dwcp.transport.liveness import LANE_TIMEOUT
 
@@ -54,26 +54,27 @@ def _lacks_bbr(error: str) -> None:
 
 
 class Lane(Carrier):
-    def __init__(self, sock: socket.socket, pool: BufferPool, number: int = 0) -> None:
+    """`channel`: TLS over `sock`, whose handshake is done; None: in the clear."""
+
+    def __init__(
+        self, sock: socket.socket, pool: BufferPool, number: int = 0, channel: TlsChannel | None = None
+    ) -> None:
         super().__init__(pool, number)
-        self.kind = "tls" if isinstance(sock, ssl.SSLSocket) else "tcp"
+        self.kind = "tls" if channel else "tcp"
         self._sock = sock
-        self._plain = not isinstance(sock, ssl.SSLSocket)
-        self._flags = socket.MSG_WAITALL if self._plain else 0
+        self._channel = channel
         self._header = bytearray(HEADER_BYTES)
 
     def send(self, start: bytes, body: Buffer = b"") -> None:
         """One frame: header and first part, then body. Raises OSError."""
-        if not body:
-            self._sock.sendall(start)
-        elif self._plain:
+        if self._channel is None:
             self._send_both(start, body)
-        else:
-            first = RECORD - len(start)
-            view = memoryview(body)
-            self._sock.sendall(b"".join((start, view[:first])))
-            if first < len(view):
-                self._sock.sendall(view[first:])
+            return
+        first = RECORD - len(start)
+        view = memoryview(body)
+        self._channel.sendall(b"".join((start, view[:first])) if body else start)
+        if first < len(view):
+            self._channel.sendall(view[first:])
 
     def _send_both(self, start: bytes, body: Buffer) -> None:
         """In one system call when the kernel takes it all, and never joined here."""
@@ -115,12 +116,12 @@ class Lane(Carrier):
         return header, bytes(payload)
 
     def _check_protection(self) -> None:
-        if self._plain and self._header[0] in _TLS_STARTS and self._header[1] == 3:
+        if self._channel is None and self._header[0] in _TLS_STARTS and self._header[1] == 3:
             raise WrongProtection("the peer speaks TLS, this end has protection none; give both ends the same")
 
     def settimeout(self, seconds: float) -> None:
         """How long nothing may move. In the clear the kernel waits itself, for whole frames: fewer wake-ups."""
-        if not self._plain:
+        if self._channel:
             self._sock.settimeout(seconds)
             return
         self._sock.setblocking(True)
@@ -157,15 +158,14 @@ class Lane(Carrier):
         """From any thread: wake the owner with an error. The owner closes."""
         self.doomed = self.doomed or reason
         try:
-            # Not SSLSocket.shutdown: it drops the TLS state under the owner, whose next write would be plain text.
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+            self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             return  # already gone
 
     def finish(self) -> None:
         """Owner: the last frame is sent; let the peer read it before the connection goes."""
         try:
-            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+            self._sock.shutdown(socket.SHUT_WR)
             self._sock.settimeout(1.0)
             while self._sock.recv(4096):
                 pass
@@ -179,7 +179,10 @@ class Lane(Carrier):
         done = 0
         while done < len(view):
             try:
-                got = self._sock.recv_into(view[done:], 0, self._flags)
+                if self._channel:
+                    got = self._channel.recv_into(view[done:])
+                else:
+                    got = self._sock.recv_into(view[done:], 0, socket.MSG_WAITALL)
             except BlockingIOError as error:
                 raise TimeoutError("the peer said nothing in time") from error
             if not got:

@@ -20,7 +20,7 @@ is up to a tenth faster than the best single one (bench/regret.py).
   go by it: one that goes another way costs bytes.
 * Availability is the part of the time in which a coding thread really runs.
 
-Example, 1 core, /usr content: link 6 MB/s -> chain9; 12 -> chain6, chain9; 60 -> chain1; 125 -> zstd1, zstd3; 1000 -> lz4.
+Example, 1 core, /usr content: link 6 MB/s -> chain9; 12 -> chain6; 60 -> chain1; 125 -> zstd1, zstd3; 1000 -> lz4.
 """
 
 from __future__ import annotations

@@ -258,7 +258,7 @@ def _random(what: Callable[[Figures], float]) -> Callable[[Measured], Value | No
 
 
 def _regret(measured: Measured) -> Value | None:
-    """Against the best single codec known beforehand: mean over corpora and processor counts, at the worst link speed."""
+    """Against the best single codec, known beforehand: mean over corpora and processors, at the worst link speed."""
     links = {
         each.link_mbit: [x for x in measured.regrets if x.link_mbit == each.link_mbit] for each in measured.regrets
     }

@@ -126,9 +126,9 @@ class FlowStatus(Model):
     raw_out: Count = 0
     raw_in: Count = 0
     digest_out: str = ""
-    """BLAKE3 (hex, 128 bits) of all bytes read locally; equals the peer's `digest_in` once all are delivered."""
+    """XXH3 (hex, 128 bits) of all bytes read locally; equals the peer's `digest_in` once all are delivered."""
     digest_in: str = ""
-    """BLAKE3 of all bytes verified and written locally."""
+    """XXH3 of all bytes verified and written locally."""
     open: bool = True
     error: Text = ""
 

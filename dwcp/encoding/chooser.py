@@ -79,10 +79,10 @@ PROBE_EVERY: Final = 64
 """While a chain runs, one batch in so many goes by another codec, to stay informed of those."""
 LATELY: Final = 0.02
 """Chains are judged by about fifty batches: what they gain comes in lumps."""
-CHAIN_DWELL: Final = 5.0
+CHAIN_DWELL: Final = 2.0
 CHAIN_HOPE: Final = 1.02
 """What the first one may gain over its promise: how much of it memory repeats over a distance shows only then."""
-CHAIN_GAIN: Final = 1.01
+CHAIN_GAIN: Final = 1.03
 """Something else must promise to be this much faster than a chain that runs, as what it remembers is lost then."""
 
 

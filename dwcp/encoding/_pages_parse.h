@@ -2,7 +2,7 @@
 
 enum { NEED_MORE = 0, DOUBT = -1, HEAD_BYTES = 1024 };
 enum { DUE_NOTHING, DUE_PAGE, DUE_FILL };
-enum { PRECOPY, POSTCOPY, DEVICE_STATE };
+enum { PRECOPY, POSTCOPY, DEVICE_STATE, FINAL };
 enum {
     AT_MAGIC,
     AT_SECTION,
@@ -28,7 +28,7 @@ typedef struct {
 } Block;
 
 typedef struct {
-    int at, due, lost, ended, phase, has_ram;
+    int at, due, lost, phase, has_ram;
     uint64_t skip, page, pages_in_block, unlisted, offset, payload;
     uint32_t section, ram, count;
     int block; /* place in `blocks`, -1: none */
@@ -107,7 +107,7 @@ static ssize_t step_section(Parser *p, const uint8_t *b, size_t left) {
         p->section = number;
         p->at = AT_DEVICE;
         if (p->has_ram && number == p->ram) {
-            p->ended = kind == 3;
+            if (kind == 3 && p->phase == PRECOPY) p->phase = FINAL;
             p->at = AT_RECORD;
         }
         return 5;
@@ -124,7 +124,7 @@ static ssize_t step_section(Parser *p, const uint8_t *b, size_t left) {
         p->ram = number;
         p->has_ram = 1;
         p->at = AT_RECORD;
-    } else if (kind == 4 && p->phase == PRECOPY)
+    } else if (kind == 4 && p->phase != POSTCOPY)
         p->phase = DEVICE_STATE;
     return 14 + b[5];
 }
@@ -137,7 +137,7 @@ static ssize_t step_record(Parser *p, const uint8_t *b, size_t left) {
     int block = p->block;
     if (flags == EOS_FLAG) {
         if (page) return doubt(p);
-        if (p->ended && p->phase == PRECOPY) p->phase = DEVICE_STATE;
+        if (p->phase == FINAL) p->phase = DEVICE_STATE;
         p->at = AT_FOOTER;
         return 8;
     }

@@ -15,13 +15,15 @@ from dwcp.buffers import BufferPool
 from dwcp.encoding.chain import ChainPacker, ChainUnpacker
 from dwcp.encoding.codec import CHAIN_LEVELS, Rung
 from dwcp.encoding.packed import Packed, Wanted
-from dwcp.encoding.pages import Base, Decoder, Encoder, Have, bound
+from dwcp.encoding.pages import Base, Decoder, Encoder, Have, Phase, bound
 from dwcp.errors import ProtocolError
 from dwcp.transport.frames import CHAINED, MAX_BATCH, Buffer, Codec
 
 log = logging.getLogger(__name__)
 
 NOT_WORTH_PACKING: Final = 512
+_STOPPED: Final[frozenset[Phase]] = frozenset({"final", "device"})
+_URGENT: Final[frozenset[Phase]] = frozenset({"device", "postcopy"})
 
 
 class Choose(Protocol):
@@ -63,7 +65,10 @@ class Packer:
 
     def _tokens(self, raw: memoryview, flush: bool) -> Packed:
         assert self._encoder
-        self._encoder.base, self._encoder.have = base, _ = self._known.base, self._known.have
+        base, have = self._known.base, self._known.have
+        if self._encoder.phase in _STOPPED:
+            base = have = None  # reading a store, or asking for what it lost, would prolong the pause
+        self._encoder.base, self._encoder.have = base, have
         buffer = self._pool.take(bound(len(raw)))
         done = self._encoder.encode(raw, buffer, flush)
         wanted = Wanted(done.refs, done.bases, base) if done.refs else None
@@ -71,8 +76,8 @@ class Packer:
 
     @property
     def urgent(self) -> bool:
-        """The guest waits for what is sent now: its pages come by post-copy, or it has been paused."""
-        return self._encoder is not None and self._encoder.phase != "precopy"
+        """The guest waits for single pages, which come by post-copy, or for its devices' state."""
+        return self._encoder is not None and self._encoder.phase in _URGENT
 
     def _pack_in_chain(self, packed: Packed, rung: Rung, level: int) -> None:
         begun, used = time.perf_counter(), time.thread_time()

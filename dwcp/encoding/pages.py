@@ -216,7 +216,8 @@ class Encoder:
 
     @property
     def phase(self) -> Phase:
-        """As seen in the stream: `device` is the end of pre-copy, `postcopy` stays until the end."""
+        """As seen in the stream: `final` is the last memory section of pre-copy, which the stopped guest waits for,
+        `device` what follows it; `postcopy` stays until the end."""
         return self._core.phase
 
 

@@ -102,7 +102,6 @@ class RamParser(Parser):
         self._at = _At.MAGIC
         self._section = 0
         self._ram: int | None = None
-        self._ended = False
         self._blocks: dict[bytes, int] = {}
         self._unlisted = 0
         """Bytes of RAM whose blocks have not been listed yet."""
@@ -170,7 +169,8 @@ class RamParser(Parser):
             if number != self._ram:
                 self._at = _At.DEVICE
             else:
-                self._ended = kind == 3
+                if kind == 3 and self.phase == "precopy":
+                    self.phase = "final"
                 self._at = _At.RECORD
             return 5
         if kind == 5 and self._ram is None:
@@ -191,7 +191,7 @@ class RamParser(Parser):
         if kind == 1 and buf[at + 5 : at + size] == _RAM_START:
             self._ram = number
             self._at = _At.RECORD
-        elif kind == 4 and self.phase == "precopy":
+        elif kind == 4 and self.phase != "postcopy":
             self.phase = "device"
         return size
 
@@ -218,7 +218,7 @@ class RamParser(Parser):
         if flags == _EOS_FLAG:
             if address:
                 return self._doubt()
-            if self._ended and self.phase == "precopy":
+            if self.phase == "final":
                 self.phase = "device"
             self._at = _At.FOOTER
             return 8

@@ -31,8 +31,8 @@ DELTA_LIMIT: Final = 1400
 """A page that differs by more bytes (runs counted as 4, words as 8) goes whole: a codec does better on it."""
 
 Grammar = Literal["ram", "nbd"]
-Phase = Literal["precopy", "postcopy", "device"]
-PHASES: Final[tuple[Phase, ...]] = ("precopy", "postcopy", "device")
+Phase = Literal["precopy", "postcopy", "device", "final"]
+PHASES: Final[tuple[Phase, ...]] = ("precopy", "postcopy", "device", "final")
 
 
 class Op(IntEnum):

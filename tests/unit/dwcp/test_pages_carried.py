@@ -80,7 +80,8 @@ def memory(guest: Guest) -> bytes:
     """The guest's whole memory as QEMU writes it, once."""
     stream = RamStream(guest.blocks)
     stream.start()
-    stream.part(guest.all(), last=True)
+    stream.part(guest.all())
+    stream.part([], last=True)
     stream.device(0, "timer", b"t" * 40)
     stream.end()
     return stream.raw

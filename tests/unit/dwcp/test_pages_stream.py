@@ -308,3 +308,19 @@ def test_a_guest_changes_as_it_should() -> None:
     places = guest.touch(0.5)
     assert 50 < len(places) < 150
     assert all(guest.pages[place] == before[place] for place in before.keys() - set(places))
+
+
+@both
+def test_the_last_memory_section_is_told_from_those_before_and_from_the_devices(engines: Engines) -> None:
+    stream = begun()
+    ends = Ends(engines)
+    phases: list[str] = []
+    for last in (False, True):
+        stream.begin_part(last=last)
+        stream.page("pc.ram", 1, content(1), always_named=True)
+        ends.give(stream.raw, flush=True)
+        phases.append(ends.encoder.phase)
+        stream.made.raw.clear()
+        stream.end_part()
+    ends.give(stream.raw, flush=True)
+    assert [*phases, ends.encoder.phase] == ["precopy", "final", "device"]

@@ -22,7 +22,7 @@ check: setup ## the fast part of the tests: lint, types, unit tests (no root)
 	$(BIN)/pytest -q -m "not real and not temporal"
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
-	$(SUDO) $(BIN)/pytest $(ARGS)
+	$(SUDO) $(BIN)/pytest $(if $(ARGS),$(ARGS),-m "real or temporal")
 
 fuzz: setup ## feed every decoder with damaged input for ten minutes (ARGS="--seconds 60 --only frame,recipe")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -80,9 +80,12 @@ PROBE_EVERY: Final = 64
 LATELY: Final = 0.02
 """Chains are judged by about fifty batches: what they gain comes in lumps."""
 CHAIN_DWELL: Final = 2.0
+SLOWNESS: Final = 1.1
+SLOWER: Final = 1.3
+"""A chain that does not keep up shows that the machine is slower than thought by this much."""
 CHAIN_HOPE: Final = 1.02
 """What the first one may gain over its promise: how much of it memory repeats over a distance shows only then."""
-CHAIN_GAIN: Final = 1.03
+CHAIN_GAIN: Final = 1.1
 """Something else must promise to be this much faster than a chain that runs, as what it remembers is lost then."""
 
 
@@ -117,6 +120,10 @@ class Estimate:
             common = self._common
         self._own[rung] = self._bounded(own + self.SLOW * (factor / common - own))
 
+    def factor(self, rung: Rung) -> float:
+        """By which what was measured differs from the curve."""
+        return self._own[rung] * self._common * (self._chained if rung in CHAIN_LEVELS else 1.0)
+
     def forget_chain(self) -> None:
         """No chain runs: what the last one made fades."""
         self._chained += self.SLOW * (1.0 - self._chained)
@@ -145,6 +152,8 @@ class Chooser:
         self._urgent = tuple(rung for rung in self._alone if rung in URGENT) or self._alone[:1]
         self._chain: Rung | None = None
         self._chain_since = float("-inf")
+        self._slowness = SLOWNESS
+        """Of this machine, against the curves, for chains."""
         self._cores = cores
         self._available = 1.0
         self._seconds = Estimate(NANOSECONDS, 1e-9)
@@ -289,7 +298,10 @@ class Chooser:
         """Which chain codec, if any, is worth being in the mixture."""
         if not self._chains or not self._ever_full or now - self._chain_since < CHAIN_DWELL:
             return
-        could = {rung: self.throughput(rung) for rung in self._all}
+        if self._chain and self._price > PRICE_FAR:
+            self._slowness *= SLOWER
+        could = {rung: self.throughput(rung) for rung in self._alone}
+        could |= {rung: self._chain_throughput(rung) for rung in self._chains}
         if self._chain is not None:
             could[self._chain] *= CHAIN_GAIN
         elif self._chain_since < 0:
@@ -298,6 +310,13 @@ class Chooser:
         wanted = best if best in CHAIN_LEVELS else None
         if wanted != self._chain:
             self._chain, self._chain_since = wanted, now
+
+    def _chain_throughput(self, rung: Rung) -> float:
+        """As the curves have it. What is measured of codecs that mostly wait for the link, with cold caches each time,
+        says nothing about one that would be busy; that it cannot keep up is seen by the price.
+        """
+        work, link = self._lately.get(rung) or self._costs(rung, self._mean)
+        return 1 / max(self._slowness * work / self._seconds.factor(rung), link)
 
     def _costs(self, rung: Rung, sample: float) -> tuple[float, float]:
         """Seconds of work and of the link for each raw byte."""

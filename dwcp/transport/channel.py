@@ -64,8 +64,8 @@ class TlsChannel:
                 self._flush()
                 if done or not self._receive():
                     return done
-            except ssl.SSLZeroReturnError:
-                return done
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return done  # with or without TLS's own farewell: frames tell a whole stream from a broken one
 
     def _receive(self) -> int:
         """Take in what has come; in the handshake OpenSSL makes an error of its end."""

@@ -50,11 +50,6 @@ _SPARE_BLOCKS: Final = 64
 """zstd makes blocks of 8 to 128 KiB, and a few small ones; more than these allow for only waste our time."""
 
 
-def chain_bound(raw_length: int) -> int:
-    """Most bytes a batch can take: unlike an independent one, a batch that does not shrink is part of the chain."""
-    return raw_length + (raw_length >> 8) + 128
-
-
 class ChainPacker:
     """One chain at one level, at the sender. Not thread safe: batches must go in, and arrive, in one order."""
 

@@ -13,6 +13,9 @@ from typing import Final, Literal, NamedTuple
 
 from blake3 import blake3
 
+from dwcp.transport.frames import token_bound
+
+bound: Final = token_bound
 PAGE: Final = 4096
 KEY_BYTES: Final = 16
 """A page's key: the first 16 bytes of its BLAKE3."""
@@ -115,8 +118,3 @@ class Contents:
         digest.update(self.places)
         digest.update(keys)
         return digest.digest(KEY_BYTES)
-
-
-def bound(raw_length: int) -> int:
-    """Bytes of tokens that a batch may take at most. Usual are a few more than its pages that are sent."""
-    return 2 * raw_length + 2048

@@ -29,7 +29,7 @@ MAGIC: Final = 0x4457
 MAX_BATCH: Final = 4 << 20
 """Raw bytes of one DATA frame, and the bound of its encoded body: what does not shrink is sent as it is."""
 MAX_TOKENS: Final = 2 * MAX_BATCH + 2048
-"""Bytes of page tokens of one batch, at most (dwcp.encoding.tokens.bound); mostly far less than its raw bytes."""
+"""Bytes of page tokens of one batch, at most (token_bound); mostly far less than its raw bytes."""
 MAX_FLOWS: Final = 256
 """Flows of one session, over its whole life. Flow 0, the session's own, comes on top."""
 MAX_UNACKED_FRAMES: Final = 4096
@@ -340,8 +340,20 @@ def _check_body(codec: int, unpacked: int, body_length: int) -> None:
         raise ProtocolError(f"plain DATA of {body_length} bytes claims {unpacked}; close the lane")
     if codec in (Codec.LZ4, Codec.ZSTD) and body_length >= unpacked:
         raise ProtocolError(f"packed DATA of {body_length} bytes is no smaller than {unpacked}; close the lane")
+    if codec in CHAINED and body_length > chain_bound(unpacked):
+        raise ProtocolError(f"chained DATA of {body_length} bytes is too long for {unpacked}; close the lane")
     if body_length > MAX_TOKENS:
         raise ProtocolError(f"DATA of {body_length} bytes is longer than {MAX_TOKENS}; close the lane")
+
+
+def token_bound(raw_length: int) -> int:
+    """Bytes of page tokens that a batch may take at most. Usual are a few more than its pages that are sent."""
+    return 2 * raw_length + 2048
+
+
+def chain_bound(unpacked: int) -> int:
+    """Most bytes a batch can take: unlike an independent one, a batch that does not shrink is part of the chain."""
+    return unpacked + (unpacked >> 8) + 128
 
 
 def verify(raw_header: Buffer, header: Header, payload: Buffer) -> None:
@@ -368,8 +380,9 @@ def _decode_data(header: Header, payload: Buffer) -> Data:
     if header.codec & PAGES:
         (tokens,) = _TOKENS.unpack_from(view, at)
         at += _TOKENS.size
-        if not 1 <= tokens <= MAX_TOKENS:
-            raise ProtocolError(f"{tokens} bytes of page tokens are outside 1..{MAX_TOKENS}; close the lane")
+        if not 1 <= tokens <= token_bound(header.raw_length):
+            most = token_bound(header.raw_length)
+            raise ProtocolError(f"{tokens} bytes of page tokens are outside 1..{most}; close the lane")
         _check_body(header.codec & ~PAGES, tokens, header.length - at)
     return Data(
         header.flow,

@@ -51,6 +51,7 @@ class Ends:
         assert len(self._rest) < PAGE + 400
         if not done.consumed:
             return 0
+        assert done.size <= pages.bound(done.consumed)
         tokens = bytes(out[: done.size])
         self.tokens.append(tokens)
         refs = self.decoder.refs(tokens)

@@ -11,9 +11,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwcp.encoding.chain import ChainPacker, ChainUnpacker, chain_bound
+from dwcp.encoding.chain import ChainPacker, ChainUnpacker
 from dwcp.errors import ProtocolError
-from dwcp.transport.frames import MAX_TOKENS
+from dwcp.transport.frames import MAX_TOKENS, chain_bound
 
 LOG = 20
 """A small window: tests make many chains."""

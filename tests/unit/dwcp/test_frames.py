@@ -252,3 +252,13 @@ def test_a_peer_of_version_1_is_told_to_upgrade() -> None:
 def test_a_long_explanation_is_cut_at_a_character() -> None:
     bye = decoded(frames.encode(Bye(ByeReason.STOPPED, "é" * 1000)))
     assert bye == Bye(ByeReason.STOPPED, "é" * (frames.MAX_TEXT // 2))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "body", "complaint"),
+    [(2 * 6144 + 2049, 30, "page tokens are outside"), (1000, 1000 + 3 + 128 + 1, "too long for 1000")],
+)
+def test_a_frame_makes_nobody_hold_more_than_its_raw_bytes_may_need(tokens: int, body: int, complaint: str) -> None:
+    data = Data(1, 0, Codec.CHAIN, 6144, DIGEST, bytes(body), tokens)
+    with pytest.raises(ProtocolError, match=complaint):
+        decoded(frames.encode(data))

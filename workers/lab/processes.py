@@ -37,13 +37,17 @@ def boot_id() -> str:
 
 
 def identify(pid: int) -> Process | None:
-    """The living process of this pid, or None. Reaps it when it was our child and has ended."""
+    """The living process of this pid, or None. Reaps it when it was our child and has ended.
+
+    It lives as long as one of its threads does: a killed process may still hold its listening sockets when its first
+    thread is a zombie already.
+    """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
     fields = text.rpartition(")")[2].split()  # the command name before it may hold anything
-    if fields[0] in "ZX":
+    if fields[0] in "ZX" and int(fields[17]) <= 1:
         if int(fields[1]) == os.getpid():
             os.waitpid(pid, os.WNOHANG)
         return None

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,29 @@ def test_a_zombie_counts_as_gone() -> None:
     child = subprocess.Popen(["true"])
     wait_until(lambda: identify(child.pid) is None, 10, lambda: "the child still counts as alive")
     child.wait()
+
+
+_LAST_THREAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("begun", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_process_counts_as_alive_until_its_last_thread_has_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-c", _LAST_THREAD], stdout=subprocess.PIPE)
+    try:
+        assert child.stdout
+        assert child.stdout.readline() == b"begun\n"
+        stat = Path(f"/proc/{child.pid}/stat")
+        wait_until(lambda: ") Z " in stat.read_text(), 10, lambda: f"the first thread goes on: {stat.read_text()}")
+        assert identify(child.pid)
+    finally:
+        child.kill()
+    wait_until(lambda: identify(child.pid) is None, 10, lambda: "the child still counts as alive")
+    child.wait()
+    child.stdout.close()
 
 
 def test_one_that_ignores_the_polite_signal_is_killed(part: Part) -> None:

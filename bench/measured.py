@@ -1,6 +1,7 @@
 """What every rung makes of every batch of a corpus, measured once and kept beside the corpora.
 
-A batch is what the page stage leaves to the codecs: 1 MiB of the corpus's pages without zero pages and repeats.
+`python -m bench.measured [CORPUS]` prints it. A batch is what the page stage leaves to the codecs: 1 MiB of the corpus's
+pages without zero pages and repeats.
 Sizes are exact; CPU seconds are of the coding thread, the least of two passes, since other work on the machine only
 ever adds.
 """
@@ -8,6 +9,7 @@ ever adds.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -101,3 +103,10 @@ def _measure(rung: Rung, raws: list[bytes]) -> Packing:
             wire[i] = pack(raw)
             cpu[i] = min(cpu[i], time.thread_time() - begun)
     return Packing(wire, [0.0] * len(raws) if rung == "none" else cpu)
+
+
+if __name__ == "__main__":
+    shown = table(sys.argv[1] if len(sys.argv) > 1 else "guest")
+    print(f"{sum(shown.raw) / 1e6:.0f} MB")
+    for each in RUNGS:
+        print(f"{each:8} {shown.share(each) * sum(shown.raw) / 1e6:6.1f} MB {shown.speed(each) / 1e6:6.0f} MB/s")

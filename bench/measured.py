@@ -1,7 +1,7 @@
 """What every rung makes of every batch of a corpus, measured once and kept beside the corpora.
 
-`python -m bench.measured [CORPUS]` prints it. A batch is what the page stage leaves to the codecs: 1 MiB of the corpus's
-pages without zero pages and repeats.
+`python -m bench.measured [CORPUS]` prints it. A batch is what the page stage leaves to the codecs: 1 MiB of
+the corpus's pages without zero pages and repeats.
 Sizes are exact; CPU seconds are of the coding thread, the least of two passes, since other work on the machine only
 ever adds.
 """

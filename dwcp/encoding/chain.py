@@ -39,7 +39,7 @@ MIN_WINDOW_LOG: Final = 20
 MAX_WINDOW_LOG: Final = 27
 
 _WHOLE_WINDOW: Final = 9
-"""The level with tables for it; they remember one place in eight (at 2^27), as larger ones cost more memory than they gain."""
+"""The level with tables for it; they remember one place in eight: larger ones cost more memory than they gain."""
 _MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _BLOCK_HEADER: Final = 3
 _EMPTY_BLOCK: Final = bytes(_BLOCK_HEADER)

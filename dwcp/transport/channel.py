@@ -1,8 +1,8 @@
 """TLS over a connected TCP socket, in large pieces.
 
 `ssl.SSLSocket` makes two system calls for each record it reads (16 KiB) and one for each it writes. Here OpenSSL works
-in memory, and the socket is read and written a quarter of a MiB at a time, which takes less CPU at both ends (raw-tls of
-`make bench-datapath ARGS="--only cpu"`).
+in memory, and the socket is read and written a quarter of a MiB at a time, which takes less CPU at both ends
+(`make bench-datapath ARGS="--only cpu"`, raw-tls).
 
 Not thread safe: a lane has one owner thread. Time-outs are the socket's own.
 """

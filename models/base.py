@@ -23,6 +23,11 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 MigrationId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 """Short, so that a UNIX socket path that holds it stays under the kernel's 107 bytes."""
 
+Labels = Annotated[
+    dict[Name, Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,63}$")]], Field(max_length=32)
+]
+"""What people say of a VM, such as tier=gold: policies and bulk moves choose by it."""
+
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]{0,4094}$")]
 SocketPath = Annotated[str, StringConstraints(pattern=r"^/[^\x00]{0,106}$")]
 Text = Annotated[str, StringConstraints(max_length=4000)]

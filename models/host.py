@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from models.base import AbsolutePath, Address, Count, Model, Name, Port, SocketPath, Text
+from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
 from models.migration import MigrationPolicy
@@ -74,6 +74,7 @@ class VmReport(Model):
     persistent: bool = False
     job: bool = False
     """A libvirt job (migration, save, ...) is running on it."""
+    labels: Labels = Field(default_factory=dict)
 
 
 class HostReport(Model):

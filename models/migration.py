@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds, Text
 from models.datapath import Codec, DataPathStatus, Protection, Rdma
 from models.store import Scope
 
 MoveMode = Literal["pre-copy", "post-copy", "hybrid"]
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Window(Model):
+    """When moves may run, on the clock of a time zone. `until` before `since` ends on the next day."""
+
+    days: Annotated[tuple[Weekday, ...], Field(min_length=1, max_length=7)] = (
+        "mon", "tue", "wed", "thu", "fri", "sat", "sun",
+    )  # fmt: skip
+    """Days on which it opens."""
+    since: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    until: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9+_/-]{1,64}$")] = "UTC"
+    """Name of the IANA time zone database, such as Europe/Berlin."""
 
 
 class MigrationPolicy(Model):
@@ -47,6 +63,19 @@ class MigrationPolicy(Model):
     """Seconds after which the move is given up and the VM stays where it is."""
     resume_within: Annotated[float, Field(gt=0, le=86400)] = 300
     """Seconds a lost link may stay lost before the move is given up."""
+    finish_by: AwareDatetime | None = None
+    """A moment instead of a span: the move is steered to be across by then, and given up when it cannot be. The earlier
+    of both holds."""
+    max_slowdown: Annotated[int, Field(ge=0, le=99)] = 0
+    """Percent of its CPU time the guest may lose so that the move ends; 0: it is never throttled."""
+    allow_post_copy: bool = False
+    """The move may switch to post-copy when pre-copy cannot reach its goals: mode pre-copy then means hybrid."""
+    allow_pause: bool = False
+    """The guest may stand still for the rest of the move when nothing else lets it end in time."""
+    priority: Annotated[int, Field(ge=1, le=5)] = 3
+    """1 goes first. Evacuations take 1, people 3, rebalancing 5."""
+    windows: Annotated[tuple[Window, ...], Field(max_length=16)] = ()
+    """When the move may start; none: at any time."""
 
 
 class MigrateRequest(Model):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
+from models.events import Webhook
 from models.migration import MigrationPolicy
 from models.store import StoreSettings
 
@@ -44,6 +45,15 @@ class SiteSettings(Model):
 
     site: Name
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
+    """Who is told of events (docs/events.md). Read by the control worker; restart it after a change."""
+
+    @field_validator("webhooks")
+    @classmethod
+    def _distinct(cls, webhooks: tuple[Webhook, ...]) -> tuple[Webhook, ...]:
+        if len({webhook.name for webhook in webhooks}) < len(webhooks):
+            raise ValueError("two webhooks have one name; give each its own")
+        return webhooks
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]

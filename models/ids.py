@@ -16,3 +16,8 @@ def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
 
 def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
+
+
+def events(teller: str, run_id: str) -> str:
+    """Delivery of what one run tells."""
+    return f"events/{teller}/{run_id}"

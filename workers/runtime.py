@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,6 +26,7 @@ from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
+from models import metrics
 from models.base import Model
 from workers import logs
 from workflows.plugin import plugin
@@ -32,6 +34,7 @@ from workflows.plugin import plugin
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
+Workers = Worker | list[Worker]
 
 DIAL_AGAIN = (0.5, 1.0, 2.0, 5.0)
 """Seconds between dials; the last one goes on."""
@@ -90,7 +93,11 @@ def publish_metrics() -> None:
     if not (address := os.environ.get("NOVACRON_METRICS")):
         return
     prometheus = PrometheusConfig(
-        bind_address=address, durations_as_seconds=True, counters_total_suffix=True, unit_suffix=True
+        bind_address=address,
+        durations_as_seconds=True,
+        counters_total_suffix=True,
+        unit_suffix=True,
+        histogram_bucket_overrides=metrics.buckets(),
     )
     try:
         Runtime.set_default(Runtime(telemetry=TelemetryConfig(metrics=prometheus)))
@@ -100,23 +107,25 @@ def publish_metrics() -> None:
         ) from error
 
 
-async def serve(build: Callable[[Client], Worker]) -> None:
-    """Connect and run the worker until SIGTERM or SIGINT."""
+async def serve(build: Callable[[Client], Workers]) -> None:
+    """Connect and run the workers until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = await connect(stop)
     if client is None:
         return
-    worker = build(client)
-    async with worker:
-        logger.info("polling %s as %s", worker.task_queue, worker.config().get("identity"))
+    built = build(client)
+    async with AsyncExitStack() as running:
+        for worker in built if isinstance(built, list) else [built]:
+            await running.enter_async_context(worker)
+            logger.info("polling %s as %s", worker.task_queue, worker.config().get("identity"))
         await stop.wait()
         logger.info("stopping: no new work, %s for what runs", GRACE)
     logger.info("stopped")
 
 
-def main(name: str, model: type[M], build: Callable[[M, Client], Worker]) -> None:
+def main(name: str, model: type[M], build: Callable[[M, Client], Workers]) -> None:
     """`python -m workers.<name> --settings FILE`; ends the process."""
     parser = argparse.ArgumentParser(prog=f"python -m workers.{name}")
     parser.add_argument("--settings", required=True, type=Path, metavar="FILE", help=f"{model.__name__} as JSON")

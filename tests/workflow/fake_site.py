@@ -30,9 +30,11 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from activities.telling import hand_over
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
+from models.events import TYPES, CloudEvent, Delivered, Delivery, EventBatch, Teller, Told, WebhookNames
 from models.host import (
     Finding,
     Findings,
@@ -59,7 +61,7 @@ from models.migration import (
     Progress,
     VmRef,
 )
-from workflows import WORKFLOWS
+from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
 Move = WorkflowHandle[MigrateVm, MigrationOutcome]
@@ -255,6 +257,43 @@ class FakeControl:
         return AgentsAnswer(polled={queue: queue in live for queue in query.queues})
 
 
+class FakeTell:
+    """TellActivities of the site. Events are kept; only where there are webhooks they are delivered too."""
+
+    def __init__(self, site: FakeSite) -> None:
+        self._site = site
+
+    @activity.defn(name="novacron.tell_events")
+    async def tell_events(self, batch: EventBatch) -> Told:
+        self._site.told += batch.events
+        if self._site.received:
+            await hand_over(self._site.client, batch)
+        return Told(events=len(batch.events))
+
+
+class FakeEvents:
+    """EventActivities of the site: webhooks are lists."""
+
+    def __init__(self, site: FakeSite) -> None:
+        self._site = site
+
+    @activity.defn(name="novacron.list_webhooks")
+    async def list_webhooks(self) -> WebhookNames:
+        return WebhookNames(wants=dict.fromkeys(self._site.received, tuple(TYPES)))
+
+    @activity.defn(name="novacron.deliver_event")
+    async def deliver_event(self, order: Delivery) -> Delivered:
+        if order.webhook in self._site.webhooks_down:
+            self._site.webhooks_down[order.webhook].set()
+            raise ApplicationError(f"webhook {order.webhook} answered 503", type="WebhookFailed")
+        self._site.received[order.webhook].append(order.event)
+        return Delivered(status=204)
+
+    @activity.defn(name="novacron.teller_runs")
+    async def teller_runs(self, teller: Teller) -> bool:
+        return self._site.teller_runs
+
+
 class FakeSite:
     """Hosts host-a, host-b and host-c; the VM runs on host-a."""
 
@@ -266,6 +305,13 @@ class FakeSite:
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
         self.dead_queues: set[str] = set()
+        self.told: list[CloudEvent] = []
+        """Events, as the runs told them."""
+        self.received: dict[str, list[CloudEvent]] = {}
+        """Webhook -> events it took; a webhook exists by being a key."""
+        self.webhooks_down: dict[str, asyncio.Event] = {}
+        """Webhooks that refuse; the event is set once one did."""
+        self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
 
     @property
@@ -340,8 +386,17 @@ class FakeSite:
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[control.list_hosts, control.agents_polling],
+                    activities=[control.list_hosts, control.agents_polling, FakeTell(self).tell_events],
                     interceptors=[Impatience(self.dead_queues)],
+                )
+            )
+            events = FakeEvents(self)
+            await stack.enter_async_context(
+                Worker(
+                    self.client,
+                    task_queue=queues.events(self.name),
+                    workflows=EVENT_WORKFLOWS,
+                    activities=[events.list_webhooks, events.deliver_event, events.teller_runs],
                 )
             )
             for host in self.hosts.values():

@@ -10,12 +10,19 @@ from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
+from activities.events import EventActivities
 from activities.host import HostActivities
+from activities.telling import TellActivities
 from models.host import HostSettings
-from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
+from tests.workflow.fake_site import FakeControl, FakeEvents, FakeHost, FakeTell, activities_of
 from workers.host import build
 
-PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities)]
+PAIRS = [
+    (FakeHost, HostActivities),
+    (FakeControl, ControlActivities),
+    (FakeEvents, EventActivities),
+    (FakeTell, TellActivities),
+]
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

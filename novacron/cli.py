@@ -12,6 +12,7 @@ from novacron.commands.base import Commands, Face
 from novacron.commands.image import image
 from novacron.commands.lab import lab
 from novacron.commands.store import store
+from workers import traces
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
 worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human; 130 interrupted."""
@@ -62,6 +63,7 @@ def main() -> None:
     code = 1
     try:
         code = run()
+        traces.flush()
     except Exception:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.signing import BadSecret, secrets_of
@@ -47,6 +48,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
         activities=[control.list_hosts, control.agents_polling, TellActivities(client).tell_events],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
+        interceptors=[ContextInterceptor()],
     )
 
 
@@ -61,6 +63,7 @@ def _events(settings: SiteSettings, client: Client) -> Worker:
         max_concurrent_activities=POSTS_AT_ONCE,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
+        interceptors=[ContextInterceptor()],
     )
 
 

@@ -28,7 +28,8 @@ from temporalio.worker import Worker
 
 from models import metrics
 from models.base import Model
-from workers import logs
+from models.logline import BadFormat
+from workers import logs, traces
 from workflows.plugin import plugin
 
 logger = logging.getLogger(__name__)
@@ -71,10 +72,14 @@ async def connect(stop: asyncio.Event) -> Client | None:
             f"Temporal's profile cannot be used: {error}. Check TEMPORAL_CONFIG_FILE, TEMPORAL_PROFILE and the "
             f"TEMPORAL_* variables"
         ) from error
+    try:
+        plugins = [plugin(), *traces.plugins("novacron-worker")]
+    except traces.TracesUnavailable as error:
+        raise BadSettings(str(error)) from error
     target = config.setdefault("target_host", "localhost:7233")
     for pause in chain(DIAL_AGAIN, repeat(DIAL_AGAIN[-1])):
         try:
-            client = await Client.connect(**config, plugins=[plugin()])
+            client = await Client.connect(**config, plugins=plugins)
         except RuntimeError as error:
             logger.warning("Temporal at %s cannot be reached: %s; dialling again", target, error)
         else:
@@ -132,18 +137,20 @@ def main(name: str, model: type[M], build: Callable[[M, Client], Workers]) -> No
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args()
     faulthandler.enable()
-    logs.to_stderr(options.log_level)
     code = 0
     try:
+        logs.to_stderr(options.log_level, process=name)
         settings = load(model, options.settings)
+        logs.to_stderr(options.log_level, process=name, **settings.model_dump(include={"site", "host"}))
         publish_metrics()
         asyncio.run(serve(lambda client: build(settings, client)))
-    except BadSettings as error:
+    except (BadSettings, BadFormat) as error:
         print(error, file=sys.stderr)
         code = 2
     except Exception:
         logger.exception("the %s worker ends on an error it cannot mend", name)
         code = 1
+    traces.flush()
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)  # the SDK's native runtime may crash while the interpreter tears down; nothing is left to do

@@ -1,8 +1,8 @@
 """What a workflow tells the world: events in order, handed over to a workflow that delivers them on its own.
 
 `tell` returns at once. The events of a run go to one workflow, novacron.DeliverEvents, which outlives it: a webhook
-that is down for hours holds no move open. Handing over is a short activity that needs nobody but Temporal; it is waited for
-only at the end, and if it fails nothing more is told: telling never fails what is told of.
+that is down for hours holds no move open. Handing over is a short activity that needs nobody but Temporal; it is waited
+for only at the end, and if it fails nothing more is told: telling never fails what is told of.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,9 +106,11 @@ class Gauges:
     def publish(self, meter: MetricMeter) -> None:
         with self._lock:
             moves, now = list(self._moves.values()), self.now()
-            phases, rates = Counter(move.phase for move in moves), Counter[str]()
+            phases = Counter(move.phase for move in moves)
+            rates: defaultdict[str, float] = defaultdict(float)
             for move in moves:
-                rates.update(move.rates)
+                for stream, rate in move.rates.items():
+                    rates[stream] += rate
             self._streams |= rates.keys()
             streams = {stream: rates[stream] for stream in self._streams}
         host, lanes = self._host, sum(move.lanes for move in moves)

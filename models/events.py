@@ -50,7 +50,11 @@ class MoveDecision(EventData):
 
     type: ClassVar[str] = "novacron.move.decision"
     vm: Name
+    number: Count = 0
+    """Counts within one migration."""
     action: Annotated[str, Field(max_length=64)]
+    value: float = 0
+    """What it was set to, in the unit that goes with the action; 0 where there is none."""
     reason: Text
 
 

@@ -9,6 +9,7 @@ import click
 
 from novacron.commands import inventory, moves
 from novacron.commands.base import Commands, Face
+from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
 from novacron.commands.store import store
@@ -41,7 +42,7 @@ def demo(ctx: click.Context, as_json: bool) -> None:
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
-for command in (*_MOVES, inventory.hosts, inventory.vm, image, lab, store):
+for command in (*_MOVES, inventory.hosts, inventory.vm, events, image, lab, store):
     cli.add_command(command)
 
 

@@ -93,10 +93,8 @@ async def connect(stop: asyncio.Event) -> Client | None:
     return None
 
 
-def publish_metrics() -> None:
-    """Figures for Prometheus at NOVACRON_METRICS (ADDRESS:PORT), when it is set. Before any client is made."""
-    if not (address := os.environ.get("NOVACRON_METRICS")):
-        return
+def telemetry(address: str) -> TelemetryConfig:
+    """Temporal's figures and ours on `address`, with names, units and buckets as docs/metrics.md has them."""
     prometheus = PrometheusConfig(
         bind_address=address,
         durations_as_seconds=True,
@@ -104,8 +102,15 @@ def publish_metrics() -> None:
         unit_suffix=True,
         histogram_bucket_overrides=metrics.buckets(),
     )
+    return TelemetryConfig(metrics=prometheus)
+
+
+def publish_metrics() -> None:
+    """Figures for Prometheus at NOVACRON_METRICS (ADDRESS:PORT), when it is set. Before any client is made."""
+    if not (address := os.environ.get("NOVACRON_METRICS")):
+        return
     try:
-        Runtime.set_default(Runtime(telemetry=TelemetryConfig(metrics=prometheus)))
+        Runtime.set_default(Runtime(telemetry=telemetry(address)))
     except ValueError as error:
         raise BadSettings(
             f"NOVACRON_METRICS: {error}, got {address!r}. Give ADDRESS:PORT of this machine, such as 127.0.0.1:9464"

@@ -283,6 +283,8 @@ class FakeEvents:
 
     @activity.defn(name="novacron.deliver_event")
     async def deliver_event(self, order: Delivery) -> Delivered:
+        if order.webhook in self._site.webhooks_gone:
+            raise ApplicationError(f"webhook {order.webhook}: no longer there", type="NotFound", non_retryable=True)
         if order.webhook in self._site.webhooks_down:
             self._site.webhooks_down[order.webhook].set()
             raise ApplicationError(f"webhook {order.webhook} answered 503", type="WebhookFailed")
@@ -311,6 +313,8 @@ class FakeSite:
         """Webhook -> events it took; a webhook exists by being a key."""
         self.webhooks_down: dict[str, asyncio.Event] = {}
         """Webhooks that refuse; the event is set once one did."""
+        self.webhooks_gone: set[str] = set()
+        """Webhooks that were taken out of the settings."""
         self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
 

@@ -33,12 +33,13 @@ def cli(ctx: click.Context, profile: str | None, site: str | None) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON line of the same facts.")
+@click.option("--prometheus", is_flag=True, help="Start Prometheus in the lab too, with the alerts.")
 @click.pass_context
-def demo(ctx: click.Context, as_json: bool) -> None:
+def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
     """Boot a guest in the lab, move it live, and verify that it is the same one. Needs root."""
     from novacron.demo import run
 
-    ctx.exit(run(as_json))
+    ctx.exit(run(as_json, prometheus))
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)

@@ -57,7 +57,7 @@ def effective_mode(policy: MigrationPolicy) -> MoveMode:
 
 
 def seconds_left(policy: MigrationPolicy, start: datetime) -> float:
-    """How long a move that starts then may take: finish_within or until finish_by, the earlier; not above 0: no time."""
+    """How long a move that starts then may take: finish_within or until finish_by, the earlier. 0 or less: no time."""
     if policy.finish_by is None:
         return policy.finish_within
     return min(policy.finish_within, (policy.finish_by - start).total_seconds())

@@ -110,7 +110,9 @@ class MigrateRequest(Model):
     _only_what_was_given = wished
 
 
-Phase = Literal["checking", "waiting", "preparing", "moving", "post-copy", "confirming", "cleaning", "done", "failed", "cancelled"]
+Phase = Literal[
+    "checking", "waiting", "preparing", "moving", "post-copy", "confirming", "cleaning", "done", "failed", "cancelled",
+]  # fmt: skip
 """waiting: for one of the policy's windows to open; then all is checked anew. post-copy: the VM runs at the destination
 already, and the rest of its memory is still on the way."""
 

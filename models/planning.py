@@ -13,6 +13,9 @@ from models.migration import MigrationPolicy, MoveMode, VmRef, Window, given_pol
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+Sure = Literal["yes", "maybe", "no", "unknown"]
+
+
 class Range(Model):
     """An expectation. None: there is no such figure, because it is not known or the move would never get there."""
 
@@ -87,7 +90,7 @@ class Goal(Model):
 
     name: Name
     wanted: Annotated[str, Field(max_length=200)]
-    met: Literal["yes", "maybe", "no", "unknown"]
+    met: Sure
     why: Text
 
 
@@ -95,7 +98,7 @@ class Strategy(Model):
     """What moving in one mode is expected to cost."""
 
     mode: MoveMode
-    converges: Literal["yes", "maybe", "no", "unknown"]
+    converges: Sure
     why: Text
     wire_bytes: Range = Range()
     seconds: Range = Range()

@@ -1,6 +1,6 @@
 """What people say of a VM, kept in its own definition: `<metadata>` of the domain's XML, in a namespace of ours.
 
-    <novacron:labels xmlns:novacron="https://github.com/novacron/labels/1">
+    <novacron:labels xmlns:novacron="urn:novacron:labels:1">
       <novacron:label key="tier" value="gold"/>
     </novacron:labels>
 
@@ -19,7 +19,7 @@ from clouds.kvm.errors import Refused
 from models.base import Labels
 from models.migration import VmRef
 
-NAMESPACE = "https://github.com/novacron/labels/1"
+NAMESPACE = "urn:novacron:labels:1"
 PREFIX = "novacron"
 ELEMENT, LIVE, CONFIG = 2, 1, 2
 """libvirt's VIR_DOMAIN_METADATA_ELEMENT, and what a change affects."""

@@ -1,4 +1,4 @@
-"""What is around the VM on its host, and what the two hosts need to talk: networks, devices, certificates, clocks, room."""
+"""What is around the VM on its host, and what the two hosts need to talk: networks, certificates, clocks, room."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def certificates_last(sheet: VmSheet, facts: HostFacts) -> str:
     return "; ".join(
         f"the data path certificate of {each.host} expires at {each.certificate_expires.isoformat(timespec='minutes')}"
         for each in _both(sheet, facts)
-        if each.certificate_expires and not each.certificate_error and each.certificate_expires - facts.now < EXPIRES_SOON
+        if each.certificate_expires
+        and not each.certificate_error
+        and each.certificate_expires - facts.now < EXPIRES_SOON
     )
 
 

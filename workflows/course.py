@@ -1,7 +1,7 @@
 """How a move in one mode goes when every figure is as given: a pre-copy of passes, post-copy, or both. Pure.
 
-A pass sends what is left, the guest dirties memory meanwhile, and that is the next pass; it ends when the rest fits into
-the final pause. Hybrid switches as clouds/kvm/convergence.py does.
+A pass sends what is left, the guest dirties memory meanwhile, and that is the next pass; it ends when the rest fits
+into the final pause. Hybrid switches as clouds/kvm/convergence.py does.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ worst of all figures, and what lies between them is the range. An expectation, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from models.goals import effective_mode, seconds_left
@@ -52,8 +52,8 @@ class Figures:
     start: datetime
     resident: float = 0
     disks: float = 0
-    dirty: Range = Range()
-    link: Range = Range()
+    dirty: Range = field(default_factory=Range)
+    link: Range = field(default_factory=Range)
     round_trip: float = 0
 
 

@@ -187,12 +187,13 @@ class NovaCron:
         policy_name: str | None = None,
         measure: bool = True,
     ) -> Plan:
-        """What moving `vm` to host `to` would meet and cost; nothing is started. A VM that cannot move is a plan too."""
+        """What moving `vm` to host `to` would meet and cost, with nothing started. One that cannot move is a plan too."""
         wanted = wish(vm, to, source=source, policy=policy, policy_name=policy_name)
         order = PlanRequest.model_validate({**wanted.model_dump(), "measure": measure})
-        return await self._ask(
+        made: Plan = await self._ask(
             PlanMove.run, order.model_dump(mode="json"), ids.plan(self.site, uuid4().hex[:12]), f"plan {vm} → {to}"
         )
+        return made
 
     async def label(
         self, vm: str, give: Mapping[str, str] | None = None, take: Sequence[str] = (), *, source: str | None = None
@@ -201,7 +202,10 @@ class NovaCron:
         raw = {"vm": vm, "give": dict(give or {}), "take": list(take), "source": source}
         with _our_errors(vm):
             order = request.read_label(raw)
-        return await self._ask(LabelVm.run, order.model_dump(mode="json"), ids.label(self.site, vm), f"label {vm}")
+        found: LabelReport = await self._ask(
+            LabelVm.run, order.model_dump(mode="json"), ids.label(self.site, vm), f"label {vm}"
+        )
+        return found
 
     async def _ask(self, run: Any, order: dict[str, Any], id: str, summary: str) -> Any:
         """A short workflow of this site, from start to result."""

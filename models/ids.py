@@ -16,3 +16,12 @@ def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
 
 def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
+
+
+def plan(site: str, unique: str) -> str:
+    return f"plan/{site}/{unique}"
+
+
+def label(site: str, vm: str) -> str:
+    """One change of a VM's labels at a time."""
+    return f"label/{site}/{vm}"

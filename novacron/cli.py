@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from novacron.commands import inventory, moves
+from novacron.commands import inventory, labels, moves
 from novacron.commands.base import Commands, Face
 from novacron.commands.image import image
 from novacron.commands.lab import lab
+from novacron.commands.plan import plan
 from novacron.commands.store import store
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
@@ -39,9 +40,10 @@ def demo(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(run(as_json))
 
 
-_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
-for command in (*_MOVES, inventory.hosts, inventory.vm, image, lab, store):
+_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
+for command in (plan, *_MOVES, inventory.hosts, inventory.vm, image, lab, store):
     cli.add_command(command)
+inventory.vm.add_command(labels.label)
 
 
 def run(args: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.control import ControlActivities
+from activities.opening import OpeningActivities
 from models import queues
 from models.host import SiteSettings
 from workers import runtime
@@ -28,7 +29,7 @@ def build(settings: SiteSettings, client: Client) -> Worker:
         task_queue=queues.control(settings.site),
         identity=f"control@{os.getpid()}",
         workflows=WORKFLOWS,
-        activities=[control.list_hosts, control.agents_polling],
+        activities=[control.list_hosts, control.agents_polling, OpeningActivities().next_opening],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
     )

@@ -30,6 +30,7 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from activities.opening import OpeningActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
@@ -37,6 +38,7 @@ from models.host import (
     Finding,
     Findings,
     HostReport,
+    NamedPolicy,
     SiteSettings,
     VmReport,
     VmSheet,
@@ -59,6 +61,7 @@ from models.migration import (
     Progress,
     VmRef,
 )
+from tests.workflow.fake_planning import FakePlanning
 from workflows import WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
@@ -115,6 +118,7 @@ class FakeHost:
         """What the move step reports."""
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
+        self.planning = FakePlanning(name, self._enter)
         self.cancel_too_late = False
 
     async def _enter(self, step: str) -> None:
@@ -247,7 +251,7 @@ class FakeControl:
 
     @activity.defn(name="novacron.list_hosts")
     async def list_hosts(self) -> SiteSettings:
-        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts))
+        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts), policies=self._site.policies)
 
     @activity.defn(name="novacron.agents_polling")
     async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:
@@ -266,6 +270,7 @@ class FakeSite:
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
         self.dead_queues: set[str] = set()
+        self.policies: tuple[NamedPolicy, ...] = ()
         self._workers: dict[str, AsyncExitStack] = {}
 
     @property
@@ -340,7 +345,7 @@ class FakeSite:
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[control.list_hosts, control.agents_polling],
+                    activities=[control.list_hosts, control.agents_polling, OpeningActivities().next_opening],
                     interceptors=[Impatience(self.dead_queues)],
                 )
             )
@@ -358,7 +363,7 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=activities_of(host),
+            activities=[*activities_of(host), *activities_of(host.planning)],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

@@ -11,11 +11,14 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
 from activities.host import HostActivities
+from activities.planning import PlanningActivities
 from models.host import HostSettings
+from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
 from workers.host import build
 
-PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities)]
+PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities), (FakePlanning, PlanningActivities)]
+OF_A_HOST = (HostActivities, PlanningActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:
@@ -44,7 +47,8 @@ async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowE
         tls={"certificate": "/c", "key": "/k", "authority": "/a"},
     )
     registered = build(settings, temporal.client).config()["activities"]
-    assert {activity.__name__ for activity in registered} == {each.__name__ for each in activities_of(HostActivities)}
+    offered = {each.__name__ for kind in OF_A_HOST for each in activities_of(kind)}
+    assert {activity.__name__ for activity in registered} == offered
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

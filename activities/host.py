@@ -21,7 +21,8 @@ from activities.gauges import Gauges, Watched
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
-from clouds.kvm import admission, disks, errors, inventory, leftover, sheet
+from activities.standing import standing
+from clouds.kvm import admission, disks, errors, facts, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.migration import Departing, Departure, MigrateCall
 from dwcp import control
@@ -72,14 +73,16 @@ class HostActivities:
     def inspect_vm(self, vm: VmRef) -> VmSheet:
         """What a destination has to know of the VM."""
         with self._session() as session:
-            return sheet.vm_sheet(session, self._settings.host, vm, self._settings.trusted_network)
+            found = sheet.vm_sheet(session, self._settings.host, vm, self._settings.trusted_network)
+            return found.model_copy(update={"standing": standing(session, self._settings)})
 
     @activity.defn(name="novacron.admit_vm", no_thread_cancel_exception=True)
     @translated
     def admit_vm(self, vm: VmSheet) -> Findings:
         """Run on the destination: what speaks against taking the VM."""
         with self._session() as session:
-            return admission.examine(vm, admission.host_facts(session, self._settings, vm))
+            here = standing(session, self._settings)
+            return admission.examine(vm, facts.host_facts(session, self._settings, vm, here))
 
     @activity.defn(name="novacron.look_for_vm", no_thread_cancel_exception=True)
     @translated

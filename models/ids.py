@@ -18,6 +18,15 @@ def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
 
 
+def plan(site: str, unique: str) -> str:
+    return f"plan/{site}/{unique}"
+
+
+def label(site: str, vm: str) -> str:
+    """One change of a VM's labels at a time."""
+    return f"label/{site}/{vm}"
+
+
 def events(teller: str, run_id: str) -> str:
     """Delivery of what one run tells."""
     return f"events/{teller}/{run_id}"

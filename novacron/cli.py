@@ -7,11 +7,12 @@ import sys
 
 import click
 
-from novacron.commands import inventory, moves
+from novacron.commands import inventory, labels, moves
 from novacron.commands.base import Commands, Face
 from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
+from novacron.commands.plan import plan
 from novacron.commands.store import store
 from workers import traces
 
@@ -42,9 +43,10 @@ def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
     ctx.exit(run(as_json, prometheus))
 
 
-_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
-for command in (*_MOVES, inventory.hosts, inventory.vm, events, image, lab, store):
+_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
+for command in (plan, *_MOVES, inventory.hosts, inventory.vm, events, image, lab, store):
     cli.add_command(command)
+inventory.vm.add_command(labels.label)
 
 
 def run(args: list[str] | None = None) -> int:

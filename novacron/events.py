@@ -8,7 +8,7 @@ store that could disagree with the first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 
 from temporalio.api.common.v1 import Payloads
@@ -50,7 +50,7 @@ class EventLog:
 
     async def follow(
         self, moment: datetime, last: int | None = None, every: float = EVERY
-    ) -> AsyncIterator[CloudEvent]:
+    ) -> AsyncGenerator[CloudEvent, None]:
         """First what `since` gives, then each new event, without end. A restart of Temporal is waited out."""
         seen: set[str] = set()
         loop = asyncio.get_running_loop()

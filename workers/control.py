@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
+from activities.opening import OpeningActivities
 from activities.signing import BadSecret, secrets_of
 from activities.telling import TellActivities
 from models import queues
@@ -45,7 +46,12 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
         task_queue=queues.control(settings.site),
         identity=f"control@{os.getpid()}",
         workflows=WORKFLOWS,
-        activities=[control.list_hosts, control.agents_polling, TellActivities(client).tell_events],
+        activities=[
+            control.list_hosts,
+            control.agents_polling,
+            OpeningActivities().next_opening,
+            TellActivities(client).tell_events,
+        ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
         interceptors=[ContextInterceptor()],

@@ -15,6 +15,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.context import ContextInterceptor
 from activities.host import HostActivities
+from activities.planning import PlanningActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
@@ -27,6 +28,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
     host = HostActivities(settings, client)
+    planning = PlanningActivities(settings)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -44,6 +46,9 @@ def build(settings: HostSettings, client: Client) -> Worker:
             host.close_path,
             host.move_vm,
             host.start_post_copy,
+            planning.measure_dirtying,
+            planning.probe_link,
+            planning.label_vm,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

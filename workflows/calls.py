@@ -6,7 +6,7 @@ Workflows call these; nothing else in workflows/ names an activity.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.workflow import ActivityConfig
@@ -27,6 +27,17 @@ from models.migration import (
     PathLimit,
     PathReport,
     VmRef,
+    Window,
+)
+from models.planning import (
+    Dirtying,
+    LabelOrder,
+    LabelReport,
+    LinkSpeed,
+    MeasureDirtying,
+    Opening,
+    OpeningQuery,
+    ProbeLink,
 )
 from workflows import deadlines
 
@@ -34,6 +45,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.control import ControlActivities
     from activities.events import EventActivities
     from activities.host import HostActivities
+    from activities.opening import OpeningActivities
+    from activities.planning import PlanningActivities
     from activities.telling import TellActivities
 
 _call = workflow.execute_activity_method
@@ -56,6 +69,12 @@ class Control:
             ControlActivities.agents_polling, query, **self._to(f"is a worker there for {_list(hosts)}?")
         )
         return {host: answer.polled.get(queue, False) for queue, host in names.items()}
+
+    async def opening(self, windows: Sequence[Window], at: datetime) -> datetime:
+        """The first moment from `at` on at which one of these windows is open. Raises ActivityError."""
+        query = OpeningQuery(windows=tuple(windows), at=at)
+        answer: Opening = await _call(OpeningActivities.next_opening, query, **self._to("when may it start?"))
+        return answer.at
 
     async def tell(self, batch: EventBatch) -> Told:
         """Hand events over to their delivery."""
@@ -92,6 +111,18 @@ class Host:
         return await _call(
             HostActivities.admit_vm, sheet, **self._to(deadlines.QUESTION, f"can you take {sheet.vm.name}?")
         )
+
+    async def measure_dirtying(self, ref: VmRef) -> Dirtying:
+        what = f"how fast does {ref.vm} dirty its memory?"
+        order = MeasureDirtying(vm=ref)
+        return await _call(PlanningActivities.measure_dirtying, order, **self._to(deadlines.MEASURE, what))
+
+    async def probe_link(self, migration_id: str) -> LinkSpeed:
+        order = ProbeLink(migration_id=migration_id)
+        return await _call(PlanningActivities.probe_link, order, **self._to(deadlines.MEASURE, "probe the link"))
+
+    async def label(self, order: LabelOrder) -> LabelReport:
+        return await _call(PlanningActivities.label_vm, order, **self._to(deadlines.PREPARE, f"label {order.vm.vm}"))
 
     async def open_path(self, order: OpenPath) -> Endpoint:
         what = f"listen for {order.peer}" if order.endpoint is None else f"connect to {order.peer}"

@@ -50,6 +50,16 @@ QUESTION = ActivityConfig(
 )
 """Reading a host before anything has started."""
 
+MEASURE = ActivityConfig(
+    schedule_to_start_timeout=_seconds(20),
+    start_to_close_timeout=_seconds(45),
+    schedule_to_close_timeout=_seconds(90),
+    heartbeat_timeout=_seconds(10),
+    retry_policy=_retry(2),
+    cancellation_type=_WAIT,
+)
+"""Some seconds of looking at a guest or filling a link, for a plan."""
+
 PREPARE = ActivityConfig(
     schedule_to_start_timeout=_seconds(30),
     start_to_close_timeout=_seconds(150),

@@ -7,29 +7,58 @@ anything, the workflow uses it again because not every start comes through them.
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from models import failures, ids, queues
-from models.migration import MigrateRequest, MigrationPolicy
+from models.migration import MigrateRequest, MigrationPolicy, Window
+from models.planning import LabelRequest, PlanRequest
 from workflows import errors
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
+_LABEL_EXAMPLE = '{"vm": "counter", "give": {"tier": "gold"}}'
+
+R = TypeVar("R", MigrateRequest, PlanRequest, LabelRequest)
 
 
 def read(raw: object) -> MigrateRequest:
     """The request, or ApplicationError InvalidInput."""
-    if isinstance(raw, MigrateRequest):
+    return _two_hosts(_read(raw, MigrateRequest, _EXAMPLE))
+
+
+def read_plan(raw: object) -> PlanRequest:
+    """The same for a plan."""
+    return _two_hosts(_read(raw, PlanRequest, _EXAMPLE))
+
+
+def read_label(raw: object) -> LabelRequest:
+    """The same for labels."""
+    request = _read(raw, LabelRequest, _LABEL_EXAMPLE)
+    if both := sorted(set(request.give) & set(request.take)):
+        raise errors.final(
+            failures.INVALID_INPUT, f"take: {both[0]!r} is also in give. Give a label, or take it off, not both"
+        )
+    return request
+
+
+def _read(raw: object, model: type[R], example: str) -> R:
+    if isinstance(raw, model):
         raw = raw.model_dump()
     if not isinstance(raw, dict):
         given = "nothing" if raw is None else f"{_short(raw)}"
-        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {_EXAMPLE}")
+        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {example}")
     try:
-        request = MigrateRequest.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise errors.final(failures.INVALID_INPUT, complaints(error)) from None
+        raise errors.final(failures.INVALID_INPUT, complaints(error, model, example)) from None
+
+
+T = TypeVar("T", MigrateRequest, PlanRequest)
+
+
+def _two_hosts(request: T) -> T:
     if request.source == request.to:
         raise errors.final(
             failures.INVALID_INPUT,
@@ -61,19 +90,24 @@ def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
     return site
 
 
-def complaints(error: ValidationError) -> str:
+def site_of_queue(task_queue: str) -> str:
+    """The site of a workflow that holds no lock: its control worker's."""
+    return task_queue.removeprefix(queues.control(""))
+
+
+def complaints(error: ValidationError, model: type[BaseModel] = MigrateRequest, example: str = _EXAMPLE) -> str:
     """All problems of a request, one sentence each."""
-    return "; ".join(_complaint(detail) for detail in error.errors(include_url=False))
+    return "; ".join(_complaint(detail, model, example) for detail in error.errors(include_url=False))
 
 
-def _complaint(detail: ErrorDetails) -> str:
+def _complaint(detail: ErrorDetails, model: type[BaseModel], example: str) -> str:
     where = [str(part) for part in detail["loc"]]
     field, given = ".".join(where) or "input", _short(detail["input"])
     match detail["type"]:
         case "missing":
-            return f"{field}: missing. Add it, for example {_EXAMPLE}"
+            return f"{field}: missing. Add it, for example {example}"
         case "extra_forbidden":
-            names = _fields(where[:-1])
+            names = _fields(where[:-1], model)
             near = difflib.get_close_matches(where[-1], names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
             return f"{field}: unknown field (value {given}); {hint} Known fields: {', '.join(names)}"
@@ -83,9 +117,9 @@ def _complaint(detail: ErrorDetails) -> str:
             return f"{field}: got {given}. {detail['msg'].removeprefix('Value error, ')}"
 
 
-def _fields(parents: list[str]) -> list[str]:
-    model: type[BaseModel] = MigrationPolicy if parents == ["policy"] else MigrateRequest
-    return list(model.model_fields)
+def _fields(parents: list[str], model: type[BaseModel]) -> list[str]:
+    inner: type[BaseModel] = Window if "windows" in parents else MigrationPolicy if parents == ["policy"] else model
+    return list(inner.model_fields)
 
 
 def _short(value: Any) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clouds.kvm.connection import NO_DOMAIN, UNSUPPORTED, Connection, Domain, Session, code_of
 from clouds.kvm.errors import Refused
+from clouds.kvm.labels import labels_of
 from models.host import HostReport, HostSettings, VmReport, VmSighting, VmState
 from models.migration import VmRef
 
@@ -74,6 +75,7 @@ def vm_report(domain: Domain) -> VmReport:
         vcpus=max(1, vcpus),
         persistent=bool(domain.isPersistent()),
         job=job_operation(domain, STATES[state]) != 0,
+        labels=labels_of(domain),
     )
 
 

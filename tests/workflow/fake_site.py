@@ -30,15 +30,16 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
-from activities.telling import hand_over
+from activities.opening import OpeningActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
-from models.events import TYPES, CloudEvent, Delivered, Delivery, EventBatch, Teller, Told, WebhookNames
+from models.events import CloudEvent
 from models.host import (
     Finding,
     Findings,
     HostReport,
+    NamedPolicy,
     SiteSettings,
     VmReport,
     VmSheet,
@@ -61,6 +62,8 @@ from models.migration import (
     Progress,
     VmRef,
 )
+from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_planning import FakePlanning
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
@@ -117,6 +120,7 @@ class FakeHost:
         """What the move step reports."""
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
+        self.planning = FakePlanning(name, self._enter)
         self.cancel_too_late = False
 
     async def _enter(self, step: str) -> None:
@@ -249,51 +253,12 @@ class FakeControl:
 
     @activity.defn(name="novacron.list_hosts")
     async def list_hosts(self) -> SiteSettings:
-        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts))
+        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts), policies=self._site.policies)
 
     @activity.defn(name="novacron.agents_polling")
     async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:
         live = {queues.host(self._site.name, host) for host in self._site.seen_polling}
         return AgentsAnswer(polled={queue: queue in live for queue in query.queues})
-
-
-class FakeTell:
-    """TellActivities of the site. Events are kept; only where there are webhooks they are delivered too."""
-
-    def __init__(self, site: FakeSite) -> None:
-        self._site = site
-
-    @activity.defn(name="novacron.tell_events")
-    async def tell_events(self, batch: EventBatch) -> Told:
-        self._site.told += batch.events
-        if self._site.received:
-            await hand_over(self._site.client, batch)
-        return Told(events=len(batch.events))
-
-
-class FakeEvents:
-    """EventActivities of the site: webhooks are lists."""
-
-    def __init__(self, site: FakeSite) -> None:
-        self._site = site
-
-    @activity.defn(name="novacron.list_webhooks")
-    async def list_webhooks(self) -> WebhookNames:
-        return WebhookNames(wants=dict.fromkeys(self._site.received, tuple(TYPES)))
-
-    @activity.defn(name="novacron.deliver_event")
-    async def deliver_event(self, order: Delivery) -> Delivered:
-        if order.webhook in self._site.webhooks_gone:
-            raise ApplicationError(f"webhook {order.webhook}: no longer there", type="NotFound", non_retryable=True)
-        if order.webhook in self._site.webhooks_down:
-            self._site.webhooks_down[order.webhook].set()
-            raise ApplicationError(f"webhook {order.webhook} answered 503", type="WebhookFailed")
-        self._site.received[order.webhook].append(order.event)
-        return Delivered(status=204)
-
-    @activity.defn(name="novacron.teller_runs")
-    async def teller_runs(self, teller: Teller) -> bool:
-        return self._site.teller_runs
 
 
 class FakeSite:
@@ -307,6 +272,7 @@ class FakeSite:
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
         self.dead_queues: set[str] = set()
+        self.policies: tuple[NamedPolicy, ...] = ()
         self.told: list[CloudEvent] = []
         """Events, as the runs told them."""
         self.received: dict[str, list[CloudEvent]] = {}
@@ -390,7 +356,12 @@ class FakeSite:
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[control.list_hosts, control.agents_polling, FakeTell(self).tell_events],
+                    activities=[
+                        control.list_hosts,
+                        control.agents_polling,
+                        OpeningActivities().next_opening,
+                        FakeTell(self).tell_events,
+                    ],
                     interceptors=[Impatience(self.dead_queues)],
                 )
             )
@@ -417,7 +388,7 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=activities_of(host),
+            activities=[*activities_of(host), *activities_of(host.planning)],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

@@ -12,9 +12,12 @@ from temporalio.testing import WorkflowEnvironment
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.host import HostActivities
+from activities.planning import PlanningActivities
 from activities.telling import TellActivities
 from models.host import HostSettings
-from tests.workflow.fake_site import FakeControl, FakeEvents, FakeHost, FakeTell, activities_of
+from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_planning import FakePlanning
+from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
 from workers.host import build
 
 PAIRS = [
@@ -22,7 +25,9 @@ PAIRS = [
     (FakeControl, ControlActivities),
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
+    (FakePlanning, PlanningActivities),
 ]
+OF_A_HOST = (HostActivities, PlanningActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:
@@ -51,7 +56,8 @@ async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowE
         tls={"certificate": "/c", "key": "/k", "authority": "/a"},
     )
     registered = build(settings, temporal.client).config()["activities"]
-    assert {activity.__name__ for activity in registered} == {each.__name__ for each in activities_of(HostActivities)}
+    offered = {each.__name__ for kind in OF_A_HOST for each in activities_of(kind)}
+    assert {activity.__name__ for activity in registered} == offered
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

@@ -73,6 +73,8 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
         page_memory_mib=policy.page_memory_mib,
         store=_store(settings, order),
         resume_within=policy.resume_within,
+        owner_token=order.vm.token if order.vm else 0,
+        vm=order.vm.uuid if order.vm else None,
     )
 
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
+from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.store import StoreSettings
 
@@ -44,6 +45,7 @@ class SiteSettings(Model):
 
     site: Name
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    leases: LeaseSettings = LeaseSettings()
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]
@@ -92,6 +94,8 @@ class HostReport(Model):
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""
+    reconciled: bool = True
+    """Since it was started its VMs were compared with the site's owner records; before that it takes no VM."""
 
 
 class SiteReport(Model):
@@ -121,8 +125,14 @@ class VmSheet(Model):
     host_uuid: Annotated[str, Field(max_length=64)] = ""
     trusted_network: bool = False
     """The source's settings trust the migration network."""
+    token: Count = 0
+    """The highest fencing token that the VM's host has seen for it."""
     policy: MigrationPolicy = MigrationPolicy()
     """How the move is wanted."""
+
+
+NOT_RECONCILED = "not-reconciled"
+"""Finding of a host that has not been compared with the owner records since it was started."""
 
 
 class Finding(Model):
@@ -146,3 +156,5 @@ class VmSighting(Model):
     host: Name
     present: bool
     vm: VmReport | None = None
+    token: Count = 0
+    """The highest fencing token that the host has seen for the VM."""

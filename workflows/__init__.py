@@ -2,6 +2,9 @@
 
 from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
+from workflows.owners import Owners
+from workflows.reconcile import Reconcile
+from workflows.recover_vm import RecoverVm
 
-WORKFLOWS: list[type] = [MigrateVm, Inventory]
+WORKFLOWS: list[type] = [MigrateVm, Inventory, Owners, RecoverVm, Reconcile]
 """Every workflow a control worker runs."""

@@ -17,13 +17,14 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from models import failures
-from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress, VmRef
+from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
 from workflows import ending, errors, evidence, preflight, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Control, Host
 from workflows.chronicle import Chronicle, elapsed
 from workflows.crossing import Crossing
 from workflows.lasting import to_the_end
+from workflows.ownership import Ownership
 
 _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftover": False}
 """What becomes of images made at the destination, where that is certain."""
@@ -40,6 +41,7 @@ class MigrateVm:
         self._wire_mib: int | None = None
         """The bound on the link, once it was changed."""
         self._late = False
+        self._owner = Ownership(self._chronicle)
 
     @workflow.run
     async def run(self, raw: Any = None) -> MigrationOutcome:
@@ -67,16 +69,12 @@ class MigrateVm:
         self._chronicle.begin(f"{wanted.vm} → {wanted.to}", wanted.vm, self._site, named)
         hosts, silent = await preflight.hosts_to_ask(Control(self._site), self._site, wanted)
         found = wanted.source or await preflight.find(self._site, wanted, hosts, silent)
-        if found == wanted.to:
-            raise errors.final(
-                failures.REFUSED, f"{wanted.vm}: already on {found}. Nothing to do; name another host to move it"
-            )
         self._source = Host(self._site, found)
         self._aftermath = Aftermath(self._source, self._destination, self._chronicle)
         self._crossing = Crossing(self._source, self._destination, self._aftermath, self._chronicle, self._id)
         self._chronicle.between(f"{wanted.vm}: {found} → {wanted.to}", [found, wanted.to])
-        self._admitted = await preflight.admit(self._source, self._destination, wanted.vm, wanted.policy)
-        self._ref = VmRef(vm=wanted.vm, uuid=self._admitted.sheet.vm.uuid)
+        self._admitted = await preflight.admit(self._site, self._source, self._destination, wanted.vm, wanted.policy)
+        self._ref = await self._owner.take(self._site, self._admitted.sheet, self._source, self._destination)
         if self._admitted.half:
             self._crossing.adopt(self._ref, self._admitted)
         for warning in self._admitted.warnings:
@@ -101,6 +99,7 @@ class MigrateVm:
         try:
             outcome = await self._finish(error)
         except (asyncio.CancelledError, FailureError):
+            await self._owner.end()
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -138,6 +137,7 @@ class MigrateVm:
             self._chronicle.note("a cancel came after the point of no return: the move was finished")
         for note in proof.notes:
             self._chronicle.note(note)
+        await self._owner.end(runs_on=self._destination.name)
         self._chronicle.enter("done")
         return self._outcome(crossing, seconds, proof)
 

@@ -12,9 +12,9 @@ from temporalio.exceptions import ActivityError
 
 from models import failures, queues
 from models.disks import DiskImage
-from models.host import Finding, VmSheet, VmSighting
+from models.host import NOT_RECONCILED, Finding, VmSheet, VmSighting
 from models.migration import MigrateRequest, MigrationPolicy, VmRef
-from workflows import deadlines, errors, verdict
+from workflows import deadlines, errors, verdict, welcome
 from workflows.calls import Control, Host
 
 
@@ -54,6 +54,11 @@ async def find(site: str, request: MigrateRequest, hosts: list[str], silent: lis
             elif answer.present:
                 defined.append(answer.host)
     if len(alive) == 1:
+        if alive[0].host == request.to:
+            raise errors.final(
+                failures.REFUSED,
+                f"{request.vm}: already on {request.to}. Nothing to do; name another host to move it",
+            )
         return alive[0].host
     here = next((each for each in alive if each.host != request.to), None)
     there = next((each for each in alive if each.host == request.to), None)
@@ -89,7 +94,7 @@ class Admitted:
     """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
 
 
-async def admit(source: Host, destination: Host, vm: str, policy: MigrationPolicy) -> Admitted:
+async def admit(site: str, source: Host, destination: Host, vm: str, policy: MigrationPolicy) -> Admitted:
     """What both hosts know of the VM; the destination's blockers are refusals."""
     sheet = (await source.inspect(VmRef(vm=vm))).model_copy(update={"policy": policy})
     here = VmSighting(host=source.name, present=True, vm=sheet.vm)
@@ -114,6 +119,9 @@ async def admit(source: Host, destination: Host, vm: str, policy: MigrationPolic
             f"or stop it with `virsh domjobabort {vm}` there",
         )
     admission = await destination.admit(sheet)
+    if any(finding.id == NOT_RECONCILED for finding in admission.items):
+        await welcome.welcome(site, destination.name)
+        admission = await destination.admit(sheet)
     findings = admission.items
     blockers = [finding for finding in findings if finding.severity == "blocker"]
     if blockers:

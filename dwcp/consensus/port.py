@@ -23,8 +23,8 @@ class LeaseStore(Protocol):
         """`held.host` owns the VM from now on. Raises Lost."""
 
     def release(self, held: HoldLease) -> Lease | None:
-        """The operation is over; with `held.host`, that host owns the VM, in the same transaction. Released already: the
-        record as it is. Raises Lost when a later operation holds the VM."""
+        """The operation is over; with `held.host`, that host owns the VM, in the same transaction. Released already:
+        the record as it is. Raises Lost when a later operation holds the VM."""
 
     def look(self, site: str, uuid: str) -> Lease | None: ...
 

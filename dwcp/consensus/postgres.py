@@ -69,7 +69,9 @@ class PostgresLeases(SqlLeases):
         """The connection string is left out: it may hold a password."""
         self._made = False  # another database may stand behind the same address next time
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return StoreUnavailable(f"the owner records in PostgreSQL cannot be used: {reason}. Check the server and the DSN")
+        return StoreUnavailable(
+            f"the owner records in PostgreSQL cannot be used: {reason}. Check the server and the DSN"
+        )
 
 
 class _Now:

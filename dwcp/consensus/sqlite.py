@@ -23,7 +23,7 @@ class SqliteLeases(SqlLeases):
 
     @contextlib.contextmanager
     def _transaction(self, write: bool) -> Iterator[_Now]:
-        """A connection of its own each time: nothing to share between threads, nothing to mend when the file is replaced."""
+        """A connection of its own each time: nothing is shared, and nothing to mend when the file is replaced."""
         try:
             with contextlib.closing(self._open()) as connection:
                 connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")

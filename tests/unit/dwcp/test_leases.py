@@ -50,7 +50,9 @@ def store(reach: tuple[LeaseSettings, dict[str, str]]) -> LeaseStore:
     return open_store(*reach)
 
 
-def take(operation: str = "run-1", *, lock: str = "", uuid: str = UUID, seconds: float = 60, above: int = 0) -> TakeLease:
+def take(
+    operation: str = "run-1", *, lock: str = "", uuid: str = UUID, seconds: float = 60, above: int = 0
+) -> TakeLease:
     return TakeLease(
         site="s", uuid=uuid, vm="web", host="host-a", lock=lock or operation, operation=operation, seconds=seconds,
         above=above,
@@ -185,7 +187,8 @@ def test_of_many_that_take_at_once_one_holds_at_any_time_and_tokens_strictly_gro
 
 Step = tuple[str, int]
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["take", "take expired", "renew", "hand_over", "release"]), st.integers(0, 2)), max_size=25
+    st.tuples(st.sampled_from(["take", "take expired", "renew", "hand_over", "release"]), st.integers(0, 2)),
+    max_size=25,
 )
 
 
@@ -211,7 +214,9 @@ def test_whatever_three_operations_do_in_turn_at_most_one_holds_and_tokens_grow(
         now = store.look("s", UUID)
         assert (now.token if now else 0) >= highest
         highest = now.token if now else 0
-        holders = [who for who, lease in mine.items() if now and (lease.token, lease.operation) == (now.token, now.operation)]
+        holders = [
+            who for who, lease in mine.items() if now and (lease.token, lease.operation) == (now.token, now.operation)
+        ]
         assert len(holders) <= 1
 
 

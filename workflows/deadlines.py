@@ -103,7 +103,7 @@ LEASE = ActivityConfig(
 LEASE_MOVED = ActivityConfig(
     start_to_close_timeout=_seconds(20),
     schedule_to_close_timeout=_seconds(10 * 60),
-    retry_policy=_retry(0, longest=20),
+    retry_policy=_retry(0, first=1, longest=45),
     cancellation_type=_WAIT,
 )
 """The record of a VM that has moved: worth some patience. What it does not reach, the reconciler sets right."""

@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
+from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.store import StoreSettings
 
@@ -63,6 +64,8 @@ class SiteSettings(Model):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"policies: the name {twice[0]!r} is given twice")
         return self
+
+    leases: LeaseSettings = LeaseSettings()
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]
@@ -156,6 +159,8 @@ class HostReport(Model):
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""
+    reconciled: bool = True
+    """Since it was started its VMs were compared with the site's owner records; before that it takes no VM."""
 
 
 class SiteReport(Model):
@@ -185,6 +190,8 @@ class VmSheet(Model):
     host_uuid: Annotated[str, Field(max_length=64)] = ""
     trusted_network: bool = False
     """The source's settings trust the migration network."""
+    token: Count = 0
+    """The highest fencing token that the VM's host has seen for it."""
     policy: MigrationPolicy = MigrationPolicy()
     """How the move is wanted."""
     interfaces: Annotated[tuple[InterfaceReport, ...], Field(max_length=64)] = ()
@@ -195,6 +202,10 @@ class VmSheet(Model):
     """That libvirt keeps of it on its host."""
     standing: HostStanding | None = None
     """The source's own."""
+
+
+NOT_RECONCILED = "not-reconciled"
+"""Finding of a host that has not been compared with the owner records since it was started."""
 
 
 class Finding(Model):
@@ -220,3 +231,5 @@ class VmSighting(Model):
     host: Name
     present: bool
     vm: VmReport | None = None
+    token: Count = 0
+    """The highest fencing token that the host has seen for the VM."""

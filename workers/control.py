@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.control import ControlActivities
+from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from models import queues
 from models.host import SiteSettings
@@ -24,12 +25,23 @@ control worker costs. The SDK's default is 10 s; less than 2 s would reload work
 
 def build(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
+    leases = LeaseActivities(settings, client)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
         identity=f"control@{os.getpid()}",
         workflows=WORKFLOWS,
-        activities=[control.list_hosts, control.agents_polling, OpeningActivities().next_opening],
+        activities=[
+            control.list_hosts,
+            control.agents_polling,
+            leases.take_lease,
+            leases.renew_lease,
+            leases.hand_over_lease,
+            leases.release_lease,
+            leases.list_leases,
+            leases.dead_runs,
+            OpeningActivities().next_opening,
+        ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
     )

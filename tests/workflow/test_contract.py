@@ -12,13 +12,19 @@ from temporalio.testing import WorkflowEnvironment
 from activities.control import ControlActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
+from activities.recovery import RecoveryActivities
 from models.host import HostSettings
 from tests.workflow.fake_planning import FakePlanning
-from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
+from tests.workflow.fake_site import FakeControl, FakeHost, FakeSurvivor, activities_of
 from workers.host import build
 
-PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities), (FakePlanning, PlanningActivities)]
-OF_A_HOST = (HostActivities, PlanningActivities)
+PAIRS = [
+    (FakeHost, HostActivities),
+    (FakeControl, ControlActivities),
+    (FakePlanning, PlanningActivities),
+    (FakeSurvivor, RecoveryActivities),
+]
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

@@ -77,6 +77,8 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
         page_memory_mib=policy.page_memory_mib,
         store=_store(settings, order),
         resume_within=policy.resume_within,
+        owner_token=order.vm.token if order.vm else 0,
+        vm=order.vm.uuid if order.vm else None,
     )
     return _probing(config, folder) if order.probe else config
 

@@ -10,6 +10,7 @@ from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port,
 from models.datapath import TlsFiles
 from models.disks import DiskImage
 from models.events import Webhook
+from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.store import StoreSettings
 
@@ -59,6 +60,7 @@ class SiteSettings(Model):
     """The first that fits a VM's labels holds."""
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
     """Who is told of events (docs/events.md). Read by the control worker; restart it after a change."""
+    leases: LeaseSettings = LeaseSettings()
 
     @model_validator(mode="after")
     def _policies_have_names_of_their_own(self) -> SiteSettings:
@@ -166,6 +168,8 @@ class HostReport(Model):
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""
+    reconciled: bool = True
+    """Since it was started its VMs were compared with the site's owner records; before that it takes no VM."""
 
 
 class SiteReport(Model):
@@ -195,6 +199,8 @@ class VmSheet(Model):
     host_uuid: Annotated[str, Field(max_length=64)] = ""
     trusted_network: bool = False
     """The source's settings trust the migration network."""
+    token: Count = 0
+    """The highest fencing token that the VM's host has seen for it."""
     policy: MigrationPolicy = MigrationPolicy()
     """How the move is wanted."""
     interfaces: Annotated[tuple[InterfaceReport, ...], Field(max_length=64)] = ()
@@ -205,6 +211,10 @@ class VmSheet(Model):
     """That libvirt keeps of it on its host."""
     standing: HostStanding | None = None
     """The source's own."""
+
+
+NOT_RECONCILED = "not-reconciled"
+"""Finding of a host that has not been compared with the owner records since it was started."""
 
 
 class Finding(Model):
@@ -230,3 +240,5 @@ class VmSighting(Model):
     host: Name
     present: bool
     vm: VmReport | None = None
+    token: Count = 0
+    """The highest fencing token that the host has seen for the VM."""

@@ -14,6 +14,15 @@ def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == "vm" and all(parts) else None
 
 
+def reconcile(site: str) -> str:
+    """Id of the workflow that compares a site with its owner records; a schedule appends the time."""
+    return f"reconcile/{site}"
+
+
+def owners(site: str, unique: str) -> str:
+    return f"owners/{site}/{unique}"
+
+
 def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
 

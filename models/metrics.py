@@ -73,6 +73,12 @@ POSTS = Metric(
     "Attempts to deliver an event. outcome: delivered, or failed (it is tried again).",
     ("webhook", "outcome"),
 )
+LEASE_CALLS = Metric(
+    "novacron_lease_calls_total",
+    "counter",
+    "Questions to the owner records. outcome: answered, refused (someone else holds the VM), or unavailable.",
+    ("outcome",),
+)
 RUNNING = Metric("novacron_running_moves", "gauge", "Moves that leave this host now, by phase.", ("host", "phase"))
 STALLED = Metric(
     "novacron_stalled_moves", "gauge", "Of these, moves that carried nothing for the last minute.", ("host",)
@@ -92,7 +98,7 @@ LANE_RATE = Metric(
 LANES = Metric("novacron_lanes_alive", "gauge", "Lanes alive in this host's moves.", ("host",))
 
 ALL: tuple[Metric, ...] = (
-    MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS,
+    MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS, LEASE_CALLS,
     RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
 )  # fmt: skip
 

@@ -144,6 +144,9 @@ class Progress(Model):
 class VmRef(Model):
     vm: Name
     uuid: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] | None = None
+    token: Count = 0
+    """Fencing token of the operation that asks. A host that has seen a higher one for this VM refuses the order; 0 is
+    the oldest of all."""
 
 
 class Endpoint(Model):
@@ -172,6 +175,7 @@ class LimitPath(Model):
 
     migration_id: MigrationId
     bytes_per_second: Count
+    vm: VmRef | None = None
 
 
 class PathLimit(Model):

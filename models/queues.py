@@ -7,6 +7,11 @@ def control(site: str) -> str:
     return f"ctl.{site}"
 
 
+def site_of(queue: str) -> str:
+    """Site of a control queue."""
+    return queue.removeprefix(control(""))
+
+
 def host(site: str, host: str) -> str:
     return f"host.{site}.{host}"
 

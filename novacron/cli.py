@@ -12,12 +12,14 @@ from novacron.commands.base import Commands, Face
 from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
+from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
 from novacron.commands.store import store
 from workers import traces
 
-EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
-worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human; 130 interrupted."""
+EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal, a
+worker or the owner records do not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human;
+130 interrupted."""
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -44,7 +46,8 @@ def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
-for command in (plan, *_MOVES, inventory.hosts, inventory.vm, events, image, lab, store):
+_OWNERS = (recover, reconcile, owners)
+for command in (plan, *_MOVES, inventory.hosts, inventory.vm, events, image, lab, store, *_OWNERS):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 

@@ -65,7 +65,7 @@ class Migration:
 
     async def result(self, watch: Watcher | None = None) -> MigrationOutcome:
         """Wait for the end; `watch` is called with each Progress meanwhile. Raises one of novacron.errors."""
-        with _our_errors(self.id):
+        with our_errors(self.id):
             last = Progress()
             if watch is not None:
                 async for last in self.follow():
@@ -81,7 +81,7 @@ class Migration:
 
     async def cancel(self, reason: str = "") -> str:
         """Ask to stop; returns what happens now. Refused past the point of no return."""
-        with _our_errors(self.id):
+        with our_errors(self.id):
             return await self._handle.execute_update(
                 MigrateVm.cancel, reason, id=uuid4().hex, rpc_timeout=timedelta(seconds=30)
             )
@@ -99,7 +99,7 @@ class Migration:
         return await self._steer("post_copy_now")
 
     async def _steer(self, update: str, *args: Any) -> str:
-        with _our_errors(self.id):
+        with our_errors(self.id):
             answer: str = await self._handle.execute_update(
                 update, args=args, id=uuid4().hex, result_type=str, rpc_timeout=_STEERED_WITHIN
             )
@@ -132,7 +132,7 @@ class NovaCron:
         """`profile` of Temporal's configuration file (None: TEMPORAL_PROFILE, else default); `site` is NOVACRON_SITE,
         else `lab`, when None. Raises InvalidInput, Unreachable."""
         chosen = site or os.environ.get("NOVACRON_SITE") or "lab"
-        _check_name("site", chosen)
+        check_name("site", chosen)
         yield cls(await connection.connect(profile), chosen)
 
     async def migrate(
@@ -161,7 +161,7 @@ class NovaCron:
     ) -> Migration:
         """Start the move and return at once. Raises AlreadyMoving when a run holds the VM's lock."""
         wanted = wish(vm, to, source=source, policy=policy, policy_name=policy_name)
-        with _our_errors(vm):
+        with our_errors(vm):
             queue = queues.control(self.site)
             await connection.require_control_worker(self.client, self.site, queue)
             handle = await self.client.start_workflow(
@@ -172,7 +172,7 @@ class NovaCron:
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 static_summary=f"{vm}: {source} → {to}" if source else f"{vm} → {to}",
-                static_details=f"Asked by {_initiator()}. Wish: {wanted.model_dump_json(exclude_none=True)}",
+                static_details=f"Asked by {initiator()}. Wish: {wanted.model_dump_json(exclude_none=True)}",
                 search_attributes=self._attributes(wanted),
             )
         return Migration(self.client, handle)
@@ -200,7 +200,7 @@ class NovaCron:
     ) -> LabelReport:
         """Give the VM labels, take others off; all it has then."""
         raw = {"vm": vm, "give": dict(give or {}), "take": list(take), "source": source}
-        with _our_errors(vm):
+        with our_errors(vm):
             order = request.read_label(raw)
         found: LabelReport = await self._ask(
             LabelVm.run, order.model_dump(mode="json"), ids.label(self.site, vm), f"label {vm}"
@@ -210,7 +210,7 @@ class NovaCron:
     async def _ask(self, run: Any, order: dict[str, Any], id: str, summary: str) -> Any:
         """A short workflow of this site, from start to result."""
         queue = queues.control(self.site)
-        with _our_errors(id):
+        with our_errors(id):
             await connection.require_control_worker(self.client, self.site, queue)
             return await self.client.execute_workflow(
                 run,
@@ -229,7 +229,7 @@ class NovaCron:
     async def hosts(self) -> SiteReport:
         """Every host of the site with its VMs; the silent ones are named."""
         queue = queues.control(self.site)
-        with _our_errors(self.site):
+        with our_errors(self.site):
             await connection.require_control_worker(self.client, self.site, queue)
             return await self.client.execute_workflow(
                 Inventory.run,
@@ -253,7 +253,7 @@ class NovaCron:
                 SearchAttributePair(sa.SITE, self.site),
                 SearchAttributePair(sa.HOST_IDS, hosts),
                 SearchAttributePair(sa.PHASE, "checking"),
-                SearchAttributePair(sa.INITIATOR, _initiator()),
+                SearchAttributePair(sa.INITIATOR, initiator()),
             ]
         )
 
@@ -268,14 +268,14 @@ def wish(
 ) -> MigrateRequest:
     """The request, checked without asking anyone. InvalidInput names the field."""
     given = policy.model_dump(exclude_unset=True) if policy else {}
-    with _our_errors(vm):
+    with our_errors(vm):
         return request.read({"vm": vm, "to": to, "source": source, "policy": given, "policy_name": policy_name})
 
 
 def workflow_id(site: str, vm_or_id: str) -> str:
     """Id of the workflow that moves this VM; an id passes through."""
     if "/" not in vm_or_id:
-        _check_name("vm", vm_or_id)
+        check_name("vm", vm_or_id)
         return ids.migrate_vm(site, vm_or_id)
     if ids.parse_migrate_vm(vm_or_id) is None:
         raise errors.InvalidInput(f"id: got {vm_or_id!r}", "Give a VM's name, or an id as vm/<site>/<vm>.")
@@ -283,7 +283,7 @@ def workflow_id(site: str, vm_or_id: str) -> str:
 
 
 @contextlib.contextmanager
-def _our_errors(what: str) -> Iterator[None]:
+def our_errors(what: str) -> Iterator[None]:
     """Everything Temporal may raise, as one of novacron.errors."""
     try:
         yield
@@ -305,7 +305,7 @@ def _our_errors(what: str) -> Iterator[None]:
         raise connection.from_rpc(error) from error
 
 
-def _check_name(field: str, value: str) -> None:
+def check_name(field: str, value: str) -> None:
     try:
         _NAME.validate_python(value)
     except ValidationError:
@@ -314,7 +314,7 @@ def _check_name(field: str, value: str) -> None:
         ) from None
 
 
-def _initiator() -> str:
+def initiator() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -145,6 +145,10 @@ def _table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
     return table
 
 
+def table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+    _print(_table(titles, rows))
+
+
 def _print(table: Table) -> None:
     console = Console()
     console.print(table, width=None if console.is_terminal else 160, soft_wrap=False)

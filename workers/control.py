@@ -13,6 +13,7 @@ from temporalio.worker import Worker
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
+from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from activities.signing import BadSecret, secrets_of
 from activities.telling import TellActivities
@@ -41,6 +42,7 @@ def build(settings: SiteSettings, client: Client) -> list[Worker]:
 
 def _moves(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
+    leases = LeaseActivities(settings, client)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -49,6 +51,12 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
         activities=[
             control.list_hosts,
             control.agents_polling,
+            leases.take_lease,
+            leases.renew_lease,
+            leases.hand_over_lease,
+            leases.release_lease,
+            leases.list_leases,
+            leases.dead_runs,
             OpeningActivities().next_opening,
             TellActivities(client).tell_events,
         ],

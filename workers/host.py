@@ -14,8 +14,10 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.context import ContextInterceptor
+from activities.fence import Fence
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
+from activities.recovery import RecoveryActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
@@ -27,8 +29,10 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
-    host = HostActivities(settings, client)
     planning = PlanningActivities(settings)
+    fence = Fence(settings)
+    host = HostActivities(settings, client, fence=fence)
+    recovery = RecoveryActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -49,6 +53,11 @@ def build(settings: HostSettings, client: Client) -> Worker:
             planning.measure_dirtying,
             planning.probe_link,
             planning.label_vm,
+            recovery.fence_vm,
+            recovery.list_paths,
+            recovery.abort_job,
+            recovery.find_marks,
+            recovery.welcome_host,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

@@ -91,6 +91,8 @@ class Host:
 
     def __init__(self, site: str, name: str) -> None:
         self.name = name
+        self.owner: VmRef | None = None
+        """The VM that orders are about, with the operation's fencing token."""
         self._queue = queues.host(site, name)
 
     async def describe(self) -> HostReport:
@@ -133,7 +135,7 @@ class Host:
         return await _call(HostActivities.move_vm, order, **self._to(deadlines.move(order.policy), what))
 
     async def limit(self, migration_id: str, mib: int) -> PathLimit:
-        order = LimitPath(migration_id=migration_id, bytes_per_second=mib << 20)
+        order = LimitPath(migration_id=migration_id, bytes_per_second=mib << 20, vm=self.owner)
         what = f"bound the link to {mib} MiB/s" if mib else "take the bound off the link"
         return await _call(HostActivities.limit_path, order, **self._to(deadlines.STEER, what))
 
@@ -142,12 +144,12 @@ class Host:
         return await _call(HostActivities.start_post_copy, ref, **self._to(deadlines.STEER, what))
 
     async def prepare_disks(self, migration_id: str, disks: Sequence[DiskImage]) -> DisksReport:
-        order = PrepareDisks(migration_id=migration_id, disks=tuple(disks))
+        order = PrepareDisks(migration_id=migration_id, disks=tuple(disks), vm=self.owner)
         what = f"make {len(order.disks)} empty disk images"
         return await _call(HostActivities.prepare_disks, order, **self._to(deadlines.PREPARE, what))
 
     async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool) -> DisksReport:
-        order = SettleDisks(migration_id=migration_id, disks=tuple(disks), keep=keep)
+        order = SettleDisks(migration_id=migration_id, disks=tuple(disks), keep=keep, vm=self.owner)
         what = f"{'keep' if keep else 'remove'} {len(order.disks)} copied disk images"
         return await _call(HostActivities.settle_disks, order, **self._to(deadlines.CLOSE, what))
 

@@ -36,6 +36,8 @@ class Chronicle:
         self._published = 0.0
         self._vm = ""
         self._hosts: tuple[str, ...] = ()
+        self._moves = False
+        """The run is a move; a recovery tells no phases of one."""
         self._telling = Telling()
 
     def begin(self, title: str, vm: str, site: str, hosts: Sequence[str]) -> None:
@@ -53,7 +55,9 @@ class Chronicle:
             updates.append(sa.INITIATOR.value_set("temporal"))
         workflow.upsert_search_attributes(updates)
         self._telling.about(site, vm)
-        self.tell(events.MoveStarted(vm=vm, to=hosts[-1], initiator=(initiator or "temporal")[:256]))
+        self._moves = bool(hosts)
+        if self._moves:
+            self.tell(events.MoveStarted(vm=vm, to=hosts[-1], initiator=(initiator or "temporal")[:256]))
         self._show()
 
     def between(self, title: str, hosts: Sequence[str]) -> None:
@@ -73,7 +77,7 @@ class Chronicle:
         workflow.upsert_search_attributes([sa.PHASE.value_set(phase), sa.PROGRESS.value_set(percent)])
         self._published = percent
         workflow.logger.info("%s: %s", self._title, phase)
-        if phase not in _ENDS:
+        if self._moves and phase not in _ENDS:
             self.tell(events.MovePhase(vm=self._vm, phase=phase, percent=percent, hosts=self._hosts))
         self._show()
 
@@ -107,13 +111,17 @@ class Chronicle:
         cancelled = kind == failures.CANCELLED
         self.enter("cancelled" if cancelled else "failed")
         self.note(message)
-        if (where.kind == "two copies") if where else kind == failures.AMBIGUOUS:
-            self._telling.tell(events.TwoCopies(vm=self._vm, message=message), final=True)
-            figures.two_copies()
+        if (where.kind == "two copies") if where else kind in (failures.AMBIGUOUS, failures.TWO_COPIES):
+            self.alarm(message)
         end = events.MoveFailed(vm=self._vm, error=kind, message=message)
         stopped = events.MoveCancelled(vm=self._vm, message=message)
         self._telling.tell(stopped if cancelled else end, final=True)
         figures.failed(kind, elapsed())
+
+    def alarm(self, message: str) -> None:
+        """Two live copies were seen: an event and a figure that ring."""
+        self._telling.tell(events.TwoCopies(vm=self._vm, message=message[:4000]), final=True)
+        figures.two_copies()
 
     async def close(self) -> None:
         """The run may end after this: every event is handed over, every update has its answer."""

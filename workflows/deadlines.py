@@ -102,6 +102,25 @@ CLOSE = ActivityConfig(
 )
 """Stopping one end of the data path. What cannot be reached ends by its own lifetime."""
 
+LEASE = ActivityConfig(
+    start_to_close_timeout=_seconds(20),
+    schedule_to_close_timeout=_seconds(60),
+    retry_policy=_retry(5),
+    cancellation_type=_WAIT,
+)
+"""The owner records, where nothing goes on without their answer. Waited for: a lease that was taken must be known."""
+
+LEASE_MOVED = ActivityConfig(
+    start_to_close_timeout=_seconds(20),
+    schedule_to_close_timeout=_seconds(10 * 60),
+    retry_policy=_retry(0, first=1, longest=45),
+    cancellation_type=_WAIT,
+)
+"""The record of a VM that has moved: worth some patience. What it does not reach, the reconciler sets right."""
+
+RENEW_EVERY = 200.0
+"""Seconds between renewals of a lease, a third of what it holds for."""
+
 COURIER = ActivityConfig(
     start_to_close_timeout=_seconds(30),
     schedule_to_close_timeout=_seconds(24 * 3600),

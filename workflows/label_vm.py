@@ -6,7 +6,7 @@ from typing import Any
 
 from temporalio import workflow
 
-from models import failures
+from models import failures, queues
 from models.host import Finding
 from models.migration import VmRef
 from models.planning import LabelOrder, LabelReport
@@ -19,7 +19,7 @@ class LabelVm:
     @workflow.run
     async def run(self, raw: Any = None) -> LabelReport:
         wanted = request.read_label(raw)
-        site = request.site_of_queue(workflow.info().task_queue)
+        site = queues.site_of(workflow.info().task_queue)
         members = sorted((await Control(site).hosts()).hosts)
         if wanted.source is not None and wanted.source not in members:
             raise errors.final(

@@ -17,7 +17,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from models import events, failures
-from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress, VmRef
+from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
 from workflows import ending, errors, evidence, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Host
@@ -25,6 +25,7 @@ from workflows.chronicle import Chronicle, elapsed
 from workflows.crossing import Crossing
 from workflows.lasting import to_the_end
 from workflows.outset import Outset
+from workflows.ownership import Ownership
 
 _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftover": False}
 """What becomes of images made at the destination, where that is certain."""
@@ -42,6 +43,7 @@ class MigrateVm:
         self._wire_mib: int | None = None
         """The bound on the link, once it was changed."""
         self._late = False
+        self._owner = Ownership(self._chronicle)
 
     @workflow.run
     async def run(self, raw: Any = None) -> MigrationOutcome:
@@ -71,7 +73,7 @@ class MigrateVm:
         self._source = Host(self._site, found.source)
         self._aftermath = Aftermath(self._source, self._destination, self._chronicle)
         self._crossing = Crossing(self._source, self._destination, self._aftermath, self._chronicle, self._id)
-        self._ref = VmRef(vm=wanted.vm, uuid=found.sheet.vm.uuid)
+        self._ref = await self._owner.take(self._site, found.sheet, self._source, self._destination)
         if found.half:
             self._crossing.adopt(self._ref, found)
 
@@ -94,6 +96,7 @@ class MigrateVm:
         try:
             outcome = await self._finish(error)
         except (asyncio.CancelledError, FailureError):
+            await self._owner.end()
             await self._chronicle.close()
             raise
         await self._chronicle.close()
@@ -131,6 +134,7 @@ class MigrateVm:
             self._chronicle.note("a cancel came after the point of no return: the move was finished")
         for note in proof.notes:
             self._chronicle.note(note)
+        await self._owner.end(runs_on=self._destination.name)
         return self._chronicle.done(self._outcome(crossing, seconds, proof))
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from models import queues
 from models.host import Finding, VmSheet
 from models.migration import VmRef
 from models.planning import Dirtying, LinkSpeed, Plan, PlanRequest, Strategy
@@ -26,7 +27,7 @@ class PlanMove:
     @workflow.run
     async def run(self, raw: Any = None) -> Plan:
         wanted = request.read_plan(raw)
-        site = request.site_of_queue(workflow.info().task_queue)
+        site = queues.site_of(workflow.info().task_queue)
         workflow.set_current_details(f"plan of {wanted.vm} → {wanted.to}: checking")
         found = await preflight.survey(site, wanted)
         sheet = found.sheet

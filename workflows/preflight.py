@@ -1,5 +1,6 @@
 """Everything that can be found out before anything has started: names, workers, the VM's place, its policy, what the
-destination says of it. Only questions are asked here, so there is nothing to undo.
+destination says of it. Only questions are asked here, so there is nothing to undo; but a destination that was started
+anew is compared with the owner records, and let in when all is well.
 
 What speaks against the move comes back as findings: a plan shows them, a move turns its blockers into a refusal
 (`refuse`). Only a request that cannot be meant (a wrong name, a VM nobody has) is an error for both.
@@ -16,10 +17,10 @@ from temporalio.exceptions import ActivityError
 
 from models import failures, goals, queues
 from models.disks import DiskImage
-from models.host import Finding, SiteSettings, VmSheet, VmSighting
+from models.host import NOT_RECONCILED, Finding, SiteSettings, VmSheet, VmSighting
 from models.migration import MigrateRequest, VmRef
 from models.planning import PlanRequest
-from workflows import deadlines, errors, verdict
+from workflows import deadlines, errors, verdict, welcome
 from workflows.calls import Control, Host
 
 _KINDS = {"agent": failures.HOST_UNAVAILABLE, "copies": failures.AMBIGUOUS}
@@ -92,6 +93,9 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
             return replace(begun, findings=(stuck,))
         assert begun.sheet is not None
         admission = await destination.admit(begun.sheet)
+        if any(finding.id == NOT_RECONCILED for finding in admission.items):
+            await welcome.welcome(site, wanted.to)
+            admission = await destination.admit(begun.sheet)
     except ActivityError as error:
         kind, why = errors.explain(error)
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:

@@ -7,55 +7,41 @@ anything, the workflow uses it again because not every start comes through them.
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from models import failures, ids, queues
-from models.migration import MigrateRequest, MigrationPolicy, Window
+from models.migration import MigrateRequest
 from models.planning import LabelRequest, PlanRequest
 from workflows import errors
+
+M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", MigrateRequest, PlanRequest)
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
 _LABEL_EXAMPLE = '{"vm": "counter", "give": {"tier": "gold"}}'
 
-R = TypeVar("R", MigrateRequest, PlanRequest, LabelRequest)
-
 
 def read(raw: object) -> MigrateRequest:
     """The request, or ApplicationError InvalidInput."""
-    return _two_hosts(_read(raw, MigrateRequest, _EXAMPLE))
+    return _two_hosts(read_as(MigrateRequest, raw, _EXAMPLE))
 
 
 def read_plan(raw: object) -> PlanRequest:
     """The same for a plan."""
-    return _two_hosts(_read(raw, PlanRequest, _EXAMPLE))
+    return _two_hosts(read_as(PlanRequest, raw, _EXAMPLE))
 
 
 def read_label(raw: object) -> LabelRequest:
     """The same for labels."""
-    request = _read(raw, LabelRequest, _LABEL_EXAMPLE)
+    request = read_as(LabelRequest, raw, _LABEL_EXAMPLE)
     if both := sorted(set(request.give) & set(request.take)):
         raise errors.final(
             failures.INVALID_INPUT, f"take: {both[0]!r} is also in give. Give a label, or take it off, not both"
         )
     return request
-
-
-def _read(raw: object, model: type[R], example: str) -> R:
-    if isinstance(raw, model):
-        raw = raw.model_dump()
-    if not isinstance(raw, dict):
-        given = "nothing" if raw is None else f"{_short(raw)}"
-        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {example}")
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        raise errors.final(failures.INVALID_INPUT, complaints(error, model, example)) from None
-
-
-T = TypeVar("T", MigrateRequest, PlanRequest)
 
 
 def _two_hosts(request: T) -> T:
@@ -65,6 +51,19 @@ def _two_hosts(request: T) -> T:
             f"to: {request.to!r} is also the source. Name another host, or leave source out to have it found",
         )
     return request
+
+
+def read_as(model: type[M], raw: object, example: str) -> M:
+    """A request of this kind, or ApplicationError InvalidInput."""
+    if isinstance(raw, model):
+        raw = raw.model_dump()
+    if not isinstance(raw, dict):
+        given = "nothing" if raw is None else f"{_short(raw)}"
+        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {example}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise errors.final(failures.INVALID_INPUT, complaints(error, model, example)) from None
 
 
 def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
@@ -90,11 +89,6 @@ def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
     return site
 
 
-def site_of_queue(task_queue: str) -> str:
-    """The site of a workflow that holds no lock: its control worker's."""
-    return task_queue.removeprefix(queues.control(""))
-
-
 def complaints(error: ValidationError, model: type[BaseModel] = MigrateRequest, example: str = _EXAMPLE) -> str:
     """All problems of a request, one sentence each."""
     return "; ".join(_complaint(detail, model, example) for detail in error.errors(include_url=False))
@@ -111,15 +105,24 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel], example: str) -> st
             near = difflib.get_close_matches(where[-1], names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
             return f"{field}: unknown field (value {given}); {hint} Known fields: {', '.join(names)}"
-        case "string_pattern_mismatch" if where[-1] in ("vm", "to", "source"):
+        case "string_pattern_mismatch" if where[0] in ("vm", "vms", "to", "source", "host", "hosts"):
             return f"{field}: got {given}. Use letters, digits, dot, underscore and dash; 63 characters at most"
         case _:
             return f"{field}: got {given}. {detail['msg'].removeprefix('Value error, ')}"
 
 
 def _fields(parents: list[str], model: type[BaseModel]) -> list[str]:
-    inner: type[BaseModel] = Window if "windows" in parents else MigrationPolicy if parents == ["policy"] else model
-    return list(inner.model_fields)
+    for parent in parents:
+        if parent in model.model_fields:
+            model = _model_in(model.model_fields[parent].annotation) or model
+    return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, or a tuple of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _short(value: Any) -> str:

@@ -31,7 +31,9 @@ def memory_mib(meminfo: str) -> tuple[int, int]:
     return kib["MemTotal"] // 1024, kib["MemAvailable"] // 1024
 
 
-def host_report(session: Session, settings: HostSettings, migrations: tuple[str, ...] = ()) -> HostReport:
+def host_report(
+    session: Session, settings: HostSettings, migrations: tuple[str, ...] = (), reconciled: bool = True
+) -> HostReport:
     total, available = memory_mib(Path("/proc/meminfo").read_text(encoding="ascii"))
 
     def ask(connection: Connection) -> HostReport:
@@ -48,6 +50,7 @@ def host_report(session: Session, settings: HostSettings, migrations: tuple[str,
             memory_free_mib=available,
             vms=tuple(sorted((v for d in connection.listAllDomains() if (v := _still(d))), key=lambda v: v.name)),
             migrations=migrations,
+            reconciled=reconciled,
         )
 
     return session.call("describe this host", ask)

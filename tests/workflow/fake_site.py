@@ -30,12 +30,15 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.events import CloudEvent
 from models.host import (
+    NOT_RECONCILED,
+    DiskReport,
     Finding,
     Findings,
     HostReport,
@@ -62,7 +65,9 @@ from models.migration import (
     Progress,
     VmRef,
 )
+from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
 from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.migrate_vm import MigrateVm
@@ -112,6 +117,7 @@ class FakeHost:
         self.findings: tuple[Finding, ...] = ()
         self.copies: tuple[DiskImage, ...] = ()
         self.images: set[str] = set()
+        self.disks: tuple[DiskReport, ...] = ()
         self.limits: list[int] = []
         self.moves: list[MoveVm] = []
         """Those that succeeded."""
@@ -122,6 +128,11 @@ class FakeHost:
         self.digest = "d1"
         self.planning = FakePlanning(name, self._enter)
         self.cancel_too_late = False
+        self.reconciled = True
+        self.tokens: dict[str, int] = {}
+        """Fencing tokens that orders came with, the highest of each VM."""
+        self.marks: dict[str, str] = {}
+        """Image -> migration that made it and never settled it."""
 
     async def _enter(self, step: str) -> None:
         self.site.journal.append(f"{self.name}.{step}")
@@ -140,6 +151,7 @@ class FakeHost:
             memory_total_mib=4096,
             memory_free_mib=2048,
             vms=tuple(self.vms.values()),
+            reconciled=self.reconciled,
         )
 
     @activity.defn(name="novacron.inspect_vm")
@@ -147,18 +159,20 @@ class FakeHost:
         await self._enter("inspect_vm")
         if ref.vm not in self.vms:
             raise ApplicationError(f"{self.name} has no VM {ref.vm!r}", type="NotFound", non_retryable=True)
-        return VmSheet(vm=self.vms[ref.vm], host=self.name)
+        return VmSheet(vm=self.vms[ref.vm], host=self.name, disks=self.disks, token=self.tokens.get(ref.vm, 0))
 
     @activity.defn(name="novacron.admit_vm")
     async def admit_vm(self, sheet: VmSheet) -> Findings:
         await self._enter("admit_vm")
         self.asked = sheet
-        return Findings(items=self.findings, copies=self.copies)
+        strange = Finding(id=NOT_RECONCILED, severity="blocker", what="just started", remedy="reconcile it")
+        return Findings(items=self.findings if self.reconciled else (strange, *self.findings), copies=self.copies)
 
     @activity.defn(name="novacron.open_path")
     async def open_path(self, order: OpenPath) -> Endpoint:
         await self._enter("open_path")
         self.paths[order.migration_id] = order
+        self.take_note(order.vm)
         return order.endpoint or Endpoint(address="10.0.0.2", port=49152)
 
     @activity.defn(name="novacron.move_vm")
@@ -179,6 +193,7 @@ class FakeHost:
             beat.cancel()
         self.site.switch(order.vm.vm, self.name, order.destination)
         self.moves.append(order)
+        self.take_note(order.vm)
         late = self.cancel_too_late
         return MoveResult(seconds=2, downtime_ms=40, memory_total=256 * MIB, iterations=3, cancel_came_too_late=late)
 
@@ -186,7 +201,11 @@ class FakeHost:
     async def look_for_vm(self, ref: VmRef) -> VmSighting:
         await self._enter("look_for_vm")
         found = self.vms.get(ref.vm)
-        return VmSighting(host=self.name, present=found is not None, vm=found)
+        return VmSighting(host=self.name, present=found is not None, vm=found, token=self.tokens.get(ref.vm, 0))
+
+    def take_note(self, ref: VmRef | None) -> None:
+        if ref is not None:
+            self.tokens[ref.vm] = max(ref.token, self.tokens.get(ref.vm, 0))
 
     @activity.defn(name="novacron.start_post_copy")
     async def start_post_copy(self, ref: VmRef) -> VmSighting:
@@ -208,6 +227,7 @@ class FakeHost:
     @activity.defn(name="novacron.settle_disks")
     async def settle_disks(self, order: SettleDisks) -> DisksReport:
         await self._enter(f"settle_disks {'keep' if order.keep else 'remove'}")
+        self.marks = {path: made for path, made in self.marks.items() if made != order.migration_id}
         if not order.keep:
             self.images -= {image.path for image in order.disks}
         return DisksReport(paths=tuple(image.path for image in order.disks))
@@ -243,6 +263,47 @@ class FakeHost:
         while True:
             activity.heartbeat(Progress(phase="moving", percent=60))
             await asyncio.sleep(0.05)
+
+
+class FakeSurvivor:
+    """RecoveryActivities of one host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.fence_vm")
+    async def fence_vm(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("fence_vm")
+        self._host.take_note(vm)
+        found = self._host.vms.get(vm.vm)
+        return VmSighting(host=self._host.name, present=found is not None, vm=found, token=self._host.tokens[vm.vm])
+
+    @activity.defn(name="novacron.list_paths")
+    async def list_paths(self) -> PathsReport:
+        await self._host._enter("list_paths")
+        paths = [
+            PathSeen(migration_id=each.migration_id, role="source", vm=each.vm.uuid if each.vm else None)
+            for each in self._host.paths.values()
+        ]
+        return PathsReport(paths=tuple(paths))
+
+    @activity.defn(name="novacron.abort_job")
+    async def abort_job(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("abort_job")
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"job": False})
+        return VmSighting(host=self._host.name, present=True, vm=self._host.vms[vm.vm])
+
+    @activity.defn(name="novacron.find_marks")
+    async def find_marks(self, wanted: FindMarks) -> MarksReport:
+        await self._host._enter("find_marks")
+        paths = {image.path for image in wanted.disks}
+        return MarksReport(marks={path: made for path, made in self._host.marks.items() if path in paths})
+
+    @activity.defn(name="novacron.welcome_host")
+    async def welcome_host(self, order: Welcome) -> Welcomed:
+        await self._host._enter("welcome_host")
+        self._host.reconciled = True
+        return Welcomed(floor=order.floor)
 
 
 class FakeControl:
@@ -283,6 +344,7 @@ class FakeSite:
         """Webhooks that were taken out of the settings."""
         self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
+        self.leases = MemoryLeases()
 
     @property
     def id(self) -> str:
@@ -351,16 +413,18 @@ class FakeSite:
         """The site with a control worker and one worker per host."""
         async with AsyncExitStack() as stack:
             control = FakeControl(self)
+            settings = SiteSettings(site=self.name, hosts=tuple(self.hosts))
+            leases = LeaseActivities(settings, self.client, self.leases)
             await stack.enter_async_context(
                 Worker(
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
                     activities=[
-                        control.list_hosts,
-                        control.agents_polling,
+                        *activities_of(control),
+                        *activities_of(leases),
+                        *activities_of(FakeTell(self)),
                         OpeningActivities().next_opening,
-                        FakeTell(self).tell_events,
                     ],
                     interceptors=[Impatience(self.dead_queues)],
                 )
@@ -388,7 +452,7 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=[*activities_of(host), *activities_of(host.planning)],
+            activities=[*activities_of(host), *activities_of(host.planning), *activities_of(FakeSurvivor(host))],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

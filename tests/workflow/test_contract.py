@@ -13,21 +13,23 @@ from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
+from activities.recovery import RecoveryActivities
 from activities.telling import TellActivities
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
-from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
+from tests.workflow.fake_site import FakeControl, FakeHost, FakeSurvivor, activities_of
 from workers.host import build
 
 PAIRS = [
     (FakeHost, HostActivities),
     (FakeControl, ControlActivities),
+    (FakePlanning, PlanningActivities),
+    (FakeSurvivor, RecoveryActivities),
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
-    (FakePlanning, PlanningActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities)
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

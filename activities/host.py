@@ -18,6 +18,7 @@ from activities import path
 from activities.errors import translated
 from activities.fence import Fence
 from activities.folder import Folder, living
+from activities.gauges import Gauges, Watched
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
@@ -58,6 +59,7 @@ class HostActivities:
         self._client = client
         self._loop = asyncio.get_running_loop() if client is not None else None
         self._opener = opener
+        self._gauges = Gauges(settings.host)
         self._calls: dict[str, MigrateCall] = {}
         """libvirt calls this process made, by migration, so that a later attempt hears how they end."""
         self._lock = threading.Lock()
@@ -172,13 +174,13 @@ class HostActivities:
         self._fence.check(order.vm, "move the VM")
         folder = Folder.of(self._settings, order.migration_id)
         signals = Signals(self._client, self._loop)
-        around = Surroundings(
-            stop=why_stop,
-            report=lambda progress: _report(progress, signals),
-            status=lambda: control.status(folder.path),
-            cut=lambda: path.stop(folder),
-        )
-        with Departure(lambda listen: self._session(listen), order.vm) as departure:
+        with self._gauges.of(order) as watched, Departure(lambda listen: self._session(listen), order.vm) as departure:
+            around = Surroundings(
+                stop=why_stop,
+                report=lambda progress: _report(progress, signals, watched),
+                status=lambda: watched.status(control.status(folder.path)),
+                cut=lambda: path.stop(folder),
+            )
             return Move(
                 order,
                 folder,
@@ -201,9 +203,10 @@ class HostActivities:
         return Session(self._settings.libvirt_socket, on_open, self._opener)
 
 
-def _report(progress: Progress, signals: Signals) -> None:
+def _report(progress: Progress, signals: Signals, watched: Watched) -> None:
     activity.heartbeat(progress)
     signals(progress.elapsed, progress)
+    watched.report(progress)
 
 
 def _so_far() -> Progress | None:

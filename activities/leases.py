@@ -13,8 +13,9 @@ from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from activities import errors
+from activities.meters import count
 from dwcp.consensus import Held, LeaseStore, Lost, StoreUnavailable, open_store
-from models import failures, ids
+from models import failures, ids, metrics
 from models.host import SiteSettings
 from models.lease import HoldLease, Lease, LeasePage, LeaseQuery, TakeLease
 from models.recovery import DeadQuery, DeadRun, DeadRuns
@@ -84,17 +85,26 @@ class LeaseActivities:
 
     async def _ask(self, work: Callable[[LeaseStore], T]) -> T:
         try:
-            return await asyncio.to_thread(lambda: work(self._open()))
+            answer = await asyncio.to_thread(lambda: work(self._open()))
         except (Held, Lost) as error:
+            _count("refused")
             raise errors.final(failures.REFUSED, str(error)) from error
         except StoreUnavailable as error:
             logger.warning("%s", error)
+            _count("unavailable")
             raise errors.retryable(failures.LEASES_UNAVAILABLE, str(error)) from error
+        _count("answered")
+        return answer
 
     def _open(self) -> LeaseStore:
         if self._store is None:
             self._store = open_store(self._settings.leases, os.environ)
         return self._store
+
+
+def _count(outcome: str) -> None:
+    if activity.in_activity():
+        count(activity.metric_meter(), metrics.LEASE_CALLS, outcome=outcome)
 
 
 def _ago(minutes: int) -> str:

@@ -22,12 +22,14 @@ from dwcp.destination import Destination
 from dwcp.errors import StartFailed
 from dwcp.session import Session
 from dwcp.source import Source
+from models import logline
 from models.base import Count
 from models.datapath import DataPathConfig, DataPathStatus
 
 log = logging.getLogger("dwcp")
 
 TICK: Final = 0.1
+_TEXT: Final = "%(asctime)s %(levelname)s %(threadName)s: %(message)s"
 _BYTES: Final = TypeAdapter[int](Count)
 FAREWELL_SECONDS: Final = 1.0
 """How long BYE may take to leave."""
@@ -107,14 +109,24 @@ class Keeper:
             self._session.changed.set()
 
 
+def _log_to_stderr(known: dict[str, str | int]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    try:
+        handler.setFormatter(logline.chosen(_TEXT, lambda: known))
+    except logline.BadFormat as error:  # the worker that started us has refused it; never a reason to lose a move
+        handler.setFormatter(logging.Formatter(f"%(message)s ({error})"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
+
+
 def main(arguments: list[str]) -> int:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(threadName)s: %(message)s", level=logging.INFO)
+    _log_to_stderr({"process": "dwcp"})
     if len(arguments) != 1:
         log.error("usage: python -m dwcp CONFIG.json")
         return 2
     path = Path(arguments[0]).resolve()
     try:
         config = DataPathConfig.model_validate_json(path.read_bytes())
+        _log_to_stderr({"process": "dwcp", "migration_id": config.migration_id, "role": config.role})
         lock_config(path)
         sys.setswitchinterval(0.001)  # threads mostly wait for sockets; one that computes must not delay an ack
         keeper = Keeper(config, path.parent)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
+from models.events import Webhook
 from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.store import StoreSettings
@@ -57,6 +58,9 @@ class SiteSettings(Model):
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
     policies: Annotated[tuple[NamedPolicy, ...], Field(max_length=64)] = ()
     """The first that fits a VM's labels holds."""
+    webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
+    """Who is told of events (docs/events.md). Read by the control worker; restart it after a change."""
+    leases: LeaseSettings = LeaseSettings()
 
     @model_validator(mode="after")
     def _policies_have_names_of_their_own(self) -> SiteSettings:
@@ -65,7 +69,12 @@ class SiteSettings(Model):
             raise ValueError(f"policies: the name {twice[0]!r} is given twice")
         return self
 
-    leases: LeaseSettings = LeaseSettings()
+    @field_validator("webhooks")
+    @classmethod
+    def _distinct(cls, webhooks: tuple[Webhook, ...]) -> tuple[Webhook, ...]:
+        if len({webhook.name for webhook in webhooks}) < len(webhooks):
+            raise ValueError("two webhooks have one name; give each its own")
+        return webhooks
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]

@@ -34,3 +34,8 @@ def plan(site: str, unique: str) -> str:
 def label(site: str, vm: str) -> str:
     """One change of a VM's labels at a time."""
     return f"label/{site}/{vm}"
+
+
+def events(teller: str, run_id: str) -> str:
+    """Delivery of what one run tells."""
+    return f"events/{teller}/{run_id}"

@@ -14,3 +14,8 @@ def site_of(queue: str) -> str:
 
 def host(site: str, host: str) -> str:
     return f"host.{site}.{host}"
+
+
+def events(site: str) -> str:
+    """Delivery of events: a queue of its own, so that webhooks that hang hold up no move."""
+    return f"events.{site}"

@@ -9,11 +9,13 @@ import click
 
 from novacron.commands import inventory, labels, moves
 from novacron.commands.base import Commands, Face
+from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
 from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
 from novacron.commands.store import store
+from workers import traces
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal, a
 worker or the owner records do not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human;
@@ -34,16 +36,18 @@ def cli(ctx: click.Context, profile: str | None, site: str | None) -> None:
 
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON line of the same facts.")
+@click.option("--prometheus", is_flag=True, help="Start Prometheus in the lab too, with the alerts.")
 @click.pass_context
-def demo(ctx: click.Context, as_json: bool) -> None:
+def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
     """Boot a guest in the lab, move it live, and verify that it is the same one. Needs root."""
     from novacron.demo import run
 
-    ctx.exit(run(as_json))
+    ctx.exit(run(as_json, prometheus))
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
-for command in (plan, *_MOVES, inventory.hosts, inventory.vm, image, lab, store, recover, reconcile, owners):
+_OWNERS = (recover, reconcile, owners)
+for command in (plan, *_MOVES, inventory.hosts, inventory.vm, events, image, lab, store, *_OWNERS):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 
@@ -66,6 +70,7 @@ def main() -> None:
     code = 1
     try:
         code = run()
+        traces.flush()
     except Exception:
         sys.excepthook(*sys.exc_info())
     finally:

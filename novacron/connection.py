@@ -14,6 +14,7 @@ from temporalio.envconfig import ClientConfigProfile
 from temporalio.service import RPCError, RPCStatusCode
 
 from novacron.errors import InvalidInput, NovaCronError, Unreachable
+from workers import traces
 from workflows.plugin import plugin
 
 DEFAULT_ADDRESS = "localhost:7233"
@@ -32,8 +33,12 @@ async def connect(profile: str | None = None) -> Client:
     config.setdefault("target_host", DEFAULT_ADDRESS)
     address = config["target_host"]
     try:
+        plugins = [plugin(), *traces.plugins("novacron")]
+    except traces.TracesUnavailable as error:
+        raise InvalidInput(str(error), "Or unset it to do without traces.") from error
+    try:
         async with asyncio.timeout(CONNECT_WITHIN):
-            return await Client.connect(**config, plugins=[plugin()])
+            return await Client.connect(**config, plugins=plugins)
     except (RuntimeError, RPCError, TimeoutError) as error:
         raise Unreachable(
             f"Temporal does not answer at {address} (address from {_origin(found, profile)}): {_reason(error)}",

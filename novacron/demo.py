@@ -82,10 +82,10 @@ class Facts(Model):
     ui: str
 
 
-def run(json_output: bool) -> int:
+def run(json_output: bool, prometheus: bool = False) -> int:
     """Run the demo; 0 when everything it claims was seen. Raises LabFailed when the lab cannot be had."""
     try:
-        facts = asyncio.run(_Demo(json_output).run())
+        facts = asyncio.run(_Demo(json_output, prometheus).run())
     except LabError as error:
         raise LabFailed(str(error)) from error
     if json_output:
@@ -96,15 +96,16 @@ def run(json_output: bool) -> int:
 
 
 class _Demo:
-    def __init__(self, json_output: bool) -> None:
+    def __init__(self, json_output: bool, prometheus: bool) -> None:
         self._json = json_output
+        self._prometheus = prometheus
         self._say = Console(stderr=json_output, highlight=False)
         self._lab = Lab()
 
     async def run(self) -> Facts:
         accelerator = self._lab.accelerator()
         with self._step("lab: Temporal, two libvirt hosts, three workers"):
-            status = self._lab.up(hosts=2, link=LINK)
+            status = self._lab.up(hosts=2, link=LINK, prometheus=self._prometheus)
         with self._step(f"guest {GUEST}: {MEMORY_MIB} MiB on {SOURCE} under {accelerator.upper()}"):
             self._lab.destroy_guest(GUEST)
             guest = self._lab.boot_guest(GUEST, SOURCE, memory_mib=MEMORY_MIB, fill=FILL_MIB, dirty=DIRTY_MIB, check=1)

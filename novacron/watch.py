@@ -48,7 +48,7 @@ async def follow(client: Client, handle: WorkflowHandle[Any, Any], every: float 
             fresh = await _from_heartbeat(client, description) or await _from_query(handle)
             heard = loop.time()
         except RPCError as error:
-            if error.status not in _AWAY or loop.time() - heard > PATIENCE:
+            if error.status not in AWAY or loop.time() - heard > PATIENCE:
                 raise
             fresh = None
         if fresh is not None:
@@ -57,7 +57,7 @@ async def follow(client: Client, handle: WorkflowHandle[Any, Any], every: float 
         await asyncio.sleep(every)
 
 
-_AWAY = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
+AWAY = (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED, RPCStatusCode.CANCELLED)
 
 
 def _forward(last: Progress, fresh: Progress) -> Progress:

@@ -10,20 +10,37 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.context import ContextInterceptor
 from activities.control import ControlActivities
+from activities.events import EventActivities
 from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
+from activities.signing import BadSecret, secrets_of
+from activities.telling import TellActivities
 from models import queues
 from models.host import SiteSettings
 from workers import runtime
-from workflows import WORKFLOWS
+from workflows import EVENT_WORKFLOWS, WORKFLOWS
 
 STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow waits for the worker that has it in memory before any other may take it: what the death of a
 control worker costs. The SDK's default is 10 s; less than 2 s would reload workflows under mere load."""
 
+POSTS_AT_ONCE = 16
+"""Attempts to deliver an event that may wait for their webhooks at the same time."""
 
-def build(settings: SiteSettings, client: Client) -> Worker:
+
+def build(settings: SiteSettings, client: Client) -> list[Worker]:
+    """Moves, and the delivery of events, which has slots of its own. Raises BadSettings for a secret that is wrong."""
+    for webhook in settings.webhooks:
+        try:
+            secrets_of(webhook)
+        except BadSecret as error:
+            raise runtime.BadSettings(f"webhooks: {error}") from error
+    return [_moves(settings, client), _events(settings, client)]
+
+
+def _moves(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
     leases = LeaseActivities(settings, client)
     return Worker(
@@ -41,9 +58,26 @@ def build(settings: SiteSettings, client: Client) -> Worker:
             leases.list_leases,
             leases.dead_runs,
             OpeningActivities().next_opening,
+            TellActivities(client).tell_events,
         ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
+        interceptors=[ContextInterceptor()],
+    )
+
+
+def _events(settings: SiteSettings, client: Client) -> Worker:
+    events = EventActivities(settings, client)
+    return Worker(
+        client,
+        task_queue=queues.events(settings.site),
+        identity=f"events@{os.getpid()}",
+        workflows=EVENT_WORKFLOWS,
+        activities=[events.list_webhooks, events.deliver_event, events.teller_runs],
+        max_concurrent_activities=POSTS_AT_ONCE,
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+        graceful_shutdown_timeout=runtime.GRACE,
+        interceptors=[ContextInterceptor()],
     )
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.context import ContextInterceptor
 from activities.fence import Fence
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
@@ -64,6 +65,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=runtime.GRACE,
+        interceptors=[ContextInterceptor()],
     )
 
 

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import chain, repeat
 from pathlib import Path
@@ -25,13 +26,16 @@ from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
 
+from models import metrics
 from models.base import Model
-from workers import logs
+from models.logline import BadFormat
+from workers import logs, traces
 from workflows.plugin import plugin
 
 logger = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Model)
+Workers = Worker | list[Worker]
 
 DIAL_AGAIN = (0.5, 1.0, 2.0, 5.0)
 """Seconds between dials; the last one goes on."""
@@ -68,10 +72,14 @@ async def connect(stop: asyncio.Event) -> Client | None:
             f"Temporal's profile cannot be used: {error}. Check TEMPORAL_CONFIG_FILE, TEMPORAL_PROFILE and the "
             f"TEMPORAL_* variables"
         ) from error
+    try:
+        plugins = [plugin(), *traces.plugins("novacron-worker")]
+    except traces.TracesUnavailable as error:
+        raise BadSettings(str(error)) from error
     target = config.setdefault("target_host", "localhost:7233")
     for pause in chain(DIAL_AGAIN, repeat(DIAL_AGAIN[-1])):
         try:
-            client = await Client.connect(**config, plugins=[plugin()])
+            client = await Client.connect(**config, plugins=plugins)
         except RuntimeError as error:
             logger.warning("Temporal at %s cannot be reached: %s; dialling again", target, error)
         else:
@@ -85,56 +93,69 @@ async def connect(stop: asyncio.Event) -> Client | None:
     return None
 
 
+def telemetry(address: str) -> TelemetryConfig:
+    """Temporal's figures and ours on `address`, with names, units and buckets as docs/metrics.md has them."""
+    prometheus = PrometheusConfig(
+        bind_address=address,
+        durations_as_seconds=True,
+        counters_total_suffix=True,
+        unit_suffix=True,
+        histogram_bucket_overrides=metrics.buckets(),
+    )
+    return TelemetryConfig(metrics=prometheus)
+
+
 def publish_metrics() -> None:
     """Figures for Prometheus at NOVACRON_METRICS (ADDRESS:PORT), when it is set. Before any client is made."""
     if not (address := os.environ.get("NOVACRON_METRICS")):
         return
-    prometheus = PrometheusConfig(
-        bind_address=address, durations_as_seconds=True, counters_total_suffix=True, unit_suffix=True
-    )
     try:
-        Runtime.set_default(Runtime(telemetry=TelemetryConfig(metrics=prometheus)))
+        Runtime.set_default(Runtime(telemetry=telemetry(address)))
     except ValueError as error:
         raise BadSettings(
             f"NOVACRON_METRICS: {error}, got {address!r}. Give ADDRESS:PORT of this machine, such as 127.0.0.1:9464"
         ) from error
 
 
-async def serve(build: Callable[[Client], Worker]) -> None:
-    """Connect and run the worker until SIGTERM or SIGINT."""
+async def serve(build: Callable[[Client], Workers]) -> None:
+    """Connect and run the workers until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     client = await connect(stop)
     if client is None:
         return
-    worker = build(client)
-    async with worker:
-        logger.info("polling %s as %s", worker.task_queue, worker.config().get("identity"))
+    built = build(client)
+    async with AsyncExitStack() as running:
+        for worker in built if isinstance(built, list) else [built]:
+            await running.enter_async_context(worker)
+            logger.info("polling %s as %s", worker.task_queue, worker.config().get("identity"))
         await stop.wait()
         logger.info("stopping: no new work, %s for what runs", GRACE)
     logger.info("stopped")
 
 
-def main(name: str, model: type[M], build: Callable[[M, Client], Worker]) -> None:
+def main(name: str, model: type[M], build: Callable[[M, Client], Workers]) -> None:
     """`python -m workers.<name> --settings FILE`; ends the process."""
     parser = argparse.ArgumentParser(prog=f"python -m workers.{name}")
     parser.add_argument("--settings", required=True, type=Path, metavar="FILE", help=f"{model.__name__} as JSON")
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     options = parser.parse_args()
     faulthandler.enable()
-    logs.to_stderr(options.log_level)
     code = 0
     try:
+        logs.to_stderr(options.log_level, process=name)
         settings = load(model, options.settings)
+        logs.to_stderr(options.log_level, process=name, **settings.model_dump(include={"site", "host"}))
         publish_metrics()
         asyncio.run(serve(lambda client: build(settings, client)))
-    except BadSettings as error:
+    except (BadSettings, BadFormat) as error:
         print(error, file=sys.stderr)
         code = 2
     except Exception:
         logger.exception("the %s worker ends on an error it cannot mend", name)
         code = 1
+    traces.flush()
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)  # the SDK's native runtime may crash while the interpreter tears down; nothing is left to do

@@ -6,13 +6,14 @@ Workflows call these; nothing else in workflows/ names an activity.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.workflow import ActivityConfig
 
 from models import queues
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
+from models.events import Delivered, Delivery, EventBatch, Teller, Told, WebhookNames
 from models.host import Findings, HostReport, SiteSettings, VmSheet, VmSighting
 from models.migration import (
     AgentsAnswer,
@@ -42,9 +43,11 @@ from workflows import deadlines
 
 with workflow.unsafe.imports_passed_through():
     from activities.control import ControlActivities
+    from activities.events import EventActivities
     from activities.host import HostActivities
     from activities.opening import OpeningActivities
     from activities.planning import PlanningActivities
+    from activities.telling import TellActivities
 
 _call = workflow.execute_activity_method
 
@@ -72,6 +75,11 @@ class Control:
         query = OpeningQuery(windows=tuple(windows), at=at)
         answer: Opening = await _call(OpeningActivities.next_opening, query, **self._to("when may it start?"))
         return answer.at
+
+    async def tell(self, batch: EventBatch) -> Told:
+        """Hand events over to their delivery."""
+        what = f"tell {len(batch.events)} events" if len(batch.events) > 1 else "tell what happened"
+        return await _call(TellActivities.tell_events, batch, **self._to(what))
 
     def _to(self, what: str) -> ActivityConfig:
         summary = f"{self._site}: {what}"
@@ -155,6 +163,27 @@ class Host:
 
     def _to(self, deadline: ActivityConfig, what: str) -> ActivityConfig:
         return ActivityConfig(task_queue=self._queue, summary=f"{self.name}: {what}"[:200], **deadline)
+
+
+class Courier:
+    """The delivery of a site's events."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+
+    async def webhooks(self) -> WebhookNames:
+        return await _call(EventActivities.list_webhooks, **self._to(deadlines.COURIER, "who wants events?"))
+
+    async def teller_runs(self, teller: Teller) -> bool:
+        what = f"does {teller.workflow_id} still run?"
+        return await _call(EventActivities.teller_runs, teller, **self._to(deadlines.COURIER, what))
+
+    async def deliver(self, order: Delivery, within: timedelta) -> Delivered:
+        what = f"{order.event.type} {int(order.event.sequence)} to {order.webhook}"
+        return await _call(EventActivities.deliver_event, order, **self._to(deadlines.delivery(within), what))
+
+    def _to(self, deadline: ActivityConfig, what: str) -> ActivityConfig:
+        return ActivityConfig(task_queue=queues.events(self._site), summary=what[:200], **deadline)
 
 
 def _list(hosts: list[str]) -> str:

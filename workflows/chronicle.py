@@ -1,4 +1,4 @@
-"""What the outside sees of a running move: the progress query, current details, and search attributes.
+"""What the outside sees of a move: the progress query, current details, search attributes, events, figures, the log.
 
 Percent never runs back, and reports that arrive after their phase has passed are dropped. Details cost no event; search
 attributes do, so they change with the phase and at most every tenth percent.
@@ -11,15 +11,21 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
+from temporalio.exceptions import ApplicationError
 
-from models.migration import Phase, Progress
-from workflows import details
+from models import events, failures
+from models.migration import MigrationOutcome, Phase, Progress
+from workflows import details, figures
 from workflows import search_attributes as sa
+from workflows.telling import Telling
+from workflows.verdict import Verdict
 
 _STEP = 10.0
 _MAX_NOTES = 20
 _CROSSING = ("moving", "post-copy")
 """Phases in which the move step reports."""
+_ENDS = ("done", "failed", "cancelled")
+"""Told with all there is to say, by events of their own."""
 
 
 class Chronicle:
@@ -28,10 +34,15 @@ class Chronicle:
         self.notes: list[str] = []
         self._title = ""
         self._published = 0.0
+        self._vm = ""
+        self._hosts: tuple[str, ...] = ()
+        self._moves = False
+        """The run is a move; a recovery tells no phases of one."""
+        self._telling = Telling()
 
     def begin(self, title: str, vm: str, site: str, hosts: Sequence[str]) -> None:
         """Set everything a search needs, so that a start by Temporal's own CLI or UI has it too."""
-        self._title = title
+        self._title, self._vm = title, vm
         updates: list[SearchAttributeUpdate[Any]] = [
             sa.VM_ID.value_set(vm),
             sa.SITE.value_set(site),
@@ -39,14 +50,19 @@ class Chronicle:
             sa.PHASE.value_set(self.progress.phase),
             sa.PROGRESS.value_set(0.0),
         ]
-        if workflow.info().typed_search_attributes.get(sa.INITIATOR) is None:
+        initiator = workflow.info().typed_search_attributes.get(sa.INITIATOR)
+        if initiator is None:
             updates.append(sa.INITIATOR.value_set("temporal"))
         workflow.upsert_search_attributes(updates)
+        self._telling.about(site, vm)
+        self._moves = bool(hosts)
+        if self._moves:
+            self.tell(events.MoveStarted(vm=vm, to=hosts[-1], initiator=(initiator or "temporal")[:256]))
         self._show()
 
     def between(self, title: str, hosts: Sequence[str]) -> None:
-        """Both hosts are known."""
-        self._title = title
+        """Source and destination are known."""
+        self._title, self._hosts = title, tuple(hosts)
         workflow.upsert_search_attributes([sa.HOST_IDS.value_set(list(hosts))])
         self._show()
 
@@ -60,6 +76,9 @@ class Chronicle:
         self.progress = self.progress.model_copy(update=changes)
         workflow.upsert_search_attributes([sa.PHASE.value_set(phase), sa.PROGRESS.value_set(percent)])
         self._published = percent
+        workflow.logger.info("%s: %s", self._title, phase)
+        if self._moves and phase not in _ENDS:
+            self.tell(events.MovePhase(vm=self._vm, phase=phase, percent=percent, hosts=self._hosts))
         self._show()
 
     def take(self, report: Progress) -> None:
@@ -74,6 +93,40 @@ class Chronicle:
             self._published = percent
             workflow.upsert_search_attributes([sa.PROGRESS.value_set(percent)])
         self._show()
+
+    def tell(self, event: events.EventData) -> None:
+        """An event for whoever listens; nothing waits for it."""
+        self._telling.tell(event)
+
+    def done(self, outcome: MigrationOutcome) -> MigrationOutcome:
+        self.enter("done")
+        kept = outcome.model_dump(include=set(events.MoveFinished.model_fields))
+        self._telling.tell(events.MoveFinished(**kept), final=True)
+        figures.moved(outcome, elapsed())
+        return outcome
+
+    def failed(self, failure: ApplicationError, where: Verdict | None) -> None:
+        """`where` is None while nothing had touched the VM."""
+        kind, message = failure.type or failures.MIGRATION_FAILED, failure.message[:4000]
+        cancelled = kind == failures.CANCELLED
+        self.enter("cancelled" if cancelled else "failed")
+        self.note(message)
+        if (where.kind == "two copies") if where else kind in (failures.AMBIGUOUS, failures.TWO_COPIES):
+            self.alarm(message)
+        end = events.MoveFailed(vm=self._vm, error=kind, message=message)
+        stopped = events.MoveCancelled(vm=self._vm, message=message)
+        self._telling.tell(stopped if cancelled else end, final=True)
+        figures.failed(kind, elapsed())
+
+    def alarm(self, message: str) -> None:
+        """Two live copies were seen: an event and a figure that ring."""
+        self._telling.tell(events.TwoCopies(vm=self._vm, message=message[:4000]), final=True)
+        figures.two_copies()
+
+    async def close(self) -> None:
+        """The run may end after this: every event is handed over, every update has its answer."""
+        await self._telling.end()
+        await workflow.wait_condition(workflow.all_handlers_finished)
 
     def note(self, text: str) -> None:
         """Something the reader of the outcome should know."""

@@ -121,6 +121,14 @@ LEASE_MOVED = ActivityConfig(
 RENEW_EVERY = 200.0
 """Seconds between renewals of a lease, a third of what it holds for."""
 
+COURIER = ActivityConfig(
+    start_to_close_timeout=_seconds(30),
+    schedule_to_close_timeout=_seconds(24 * 3600),
+    retry_policy=_retry(0, longest=60),
+    cancellation_type=_DROP,
+)
+"""What the delivery of events needs to know. Nobody waits for it."""
+
 LOOK_AGAIN: tuple[float, ...] = (1, 8, 45)
 """Pauses in seconds between looks while the two answers do not fit together yet."""
 
@@ -149,4 +157,14 @@ def move(policy: MigrationPolicy) -> ActivityConfig:
         heartbeat_timeout=_seconds(10),
         retry_policy=_retry(20, longest=5),
         cancellation_type=_WAIT,
+    )
+
+
+def delivery(within: timedelta) -> ActivityConfig:
+    """One event to one webhook: from a second to five minutes between attempts, until it is taken or given up."""
+    return ActivityConfig(
+        start_to_close_timeout=_seconds(45),
+        schedule_to_close_timeout=within,
+        retry_policy=_retry(0, first=1, longest=300),
+        cancellation_type=_DROP,
     )

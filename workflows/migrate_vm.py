@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
-from models import failures
+from models import events, failures
 from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
 from workflows import ending, errors, evidence, request, steering, verdict
 from workflows.aftermath import Aftermath
@@ -97,9 +97,9 @@ class MigrateVm:
             outcome = await self._finish(error)
         except (asyncio.CancelledError, FailureError):
             await self._owner.end()
-            await workflow.wait_condition(workflow.all_handlers_finished)
+            await self._chronicle.close()
             raise
-        await workflow.wait_condition(workflow.all_handlers_finished)
+        await self._chronicle.close()
         return outcome
 
     async def _finish(self, error: BaseException | None) -> MigrationOutcome:
@@ -135,13 +135,11 @@ class MigrateVm:
         for note in proof.notes:
             self._chronicle.note(note)
         await self._owner.end(runs_on=self._destination.name)
-        self._chronicle.enter("done")
-        return self._outcome(crossing, seconds, proof)
+        return self._chronicle.done(self._outcome(crossing, seconds, proof))
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:
         failure = ending.failure(self._request.vm, error, where, self._stopping(), self._chronicle.notes)
-        self._chronicle.enter("cancelled" if failure.type == failures.CANCELLED else "failed")
-        self._chronicle.note(failure.message)
+        self._chronicle.failed(failure, where)
         if failure.type == failures.CANCELLED and workflow.cancellation_reason() is not None and error is not None:
             raise error  # Temporal's own cancel: the run ends as Canceled, the details say where the VM is
         raise failure from error
@@ -225,6 +223,7 @@ class MigrateVm:
     async def set_bandwidth(self, mib: int) -> str:
         self._wire_mib = mib
         bound = f"{mib} MiB/s on the link" if mib else "no bound on the link"
+        self._chronicle.tell(events.PolicyChanged(vm=self._request.vm, change=bound))
         if self._crossing is None or not self._crossing.moving:
             return f"{bound}: noted while {self.progress().phase}, it holds from the moment the data path is open"
         try:

@@ -55,7 +55,9 @@ class RecoverVm:
                 error = errors.final(kind, f"{wanted.vm}: {why}")
             if isinstance(error, ApplicationError) and error.type == failures.TWO_COPIES:
                 workflow.logger.error("ALARM: two copies: %s", error.message)
+                self._chronicle.alarm(error.message)
             self._chronicle.note(str(error))
+            await to_the_end(self._chronicle.close(), on_cancel=lambda: None)
             raise error
         self._chronicle.enter("done")
         return report

@@ -34,12 +34,15 @@ def lab() -> None:
 @_rate
 @_delay
 @_loss
+@click.option(
+    "--prometheus", is_flag=True, help="Also Prometheus with the alerts; its page has targets, alerts, figures."
+)
 @as_json
-def up(hosts: int, rate: str | None, delay: str | None, loss: str | None, as_json: bool) -> None:
+def up(hosts: int, rate: str | None, delay: str | None, loss: str | None, prometheus: bool, as_json: bool) -> None:
     """Start the lab, or mend one that is partly there."""
     with _lab() as one:
         wanted = _spec(one, rate, delay, loss) if rate or delay or loss else None
-        _status(one.up(hosts=hosts, link=wanted), as_json)
+        _status(one.up(hosts=hosts, link=wanted, prometheus=prometheus), as_json)
 
 
 @lab.command()
@@ -136,6 +139,8 @@ def _status(found: LabStatus, as_json: bool) -> None:
         return
     click.echo(f"lab {found.name}: {'up' if found.up else 'not up'}; link {found.link}")
     click.echo(f"Temporal {found.temporal}, UI {found.ui}")
+    if found.prometheus:
+        click.echo(f"Prometheus {found.prometheus}")
     click.echo(f"TEMPORAL_CONFIG_FILE={found.profile}")
     for host in found.hosts:
         state = ("up" if host.up else "down") + (", link cut" if host.cut else "")

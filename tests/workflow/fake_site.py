@@ -35,6 +35,7 @@ from activities.opening import OpeningActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
+from models.events import CloudEvent
 from models.host import (
     NOT_RECONCILED,
     DiskReport,
@@ -65,9 +66,10 @@ from models.migration import (
     VmRef,
 )
 from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
+from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
-from workflows import WORKFLOWS
+from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
 Move = WorkflowHandle[MigrateVm, MigrationOutcome]
@@ -332,6 +334,15 @@ class FakeSite:
         self.seen_polling = set(self.hosts)
         self.dead_queues: set[str] = set()
         self.policies: tuple[NamedPolicy, ...] = ()
+        self.told: list[CloudEvent] = []
+        """Events, as the runs told them."""
+        self.received: dict[str, list[CloudEvent]] = {}
+        """Webhook -> events it took; a webhook exists by being a key."""
+        self.webhooks_down: dict[str, asyncio.Event] = {}
+        """Webhooks that refuse; the event is set once one did."""
+        self.webhooks_gone: set[str] = set()
+        """Webhooks that were taken out of the settings."""
+        self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
         self.leases = MemoryLeases()
 
@@ -409,8 +420,22 @@ class FakeSite:
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[*activities_of(control), *activities_of(leases), OpeningActivities().next_opening],
+                    activities=[
+                        *activities_of(control),
+                        *activities_of(leases),
+                        *activities_of(FakeTell(self)),
+                        OpeningActivities().next_opening,
+                    ],
                     interceptors=[Impatience(self.dead_queues)],
+                )
+            )
+            events = FakeEvents(self)
+            await stack.enter_async_context(
+                Worker(
+                    self.client,
+                    task_queue=queues.events(self.name),
+                    workflows=EVENT_WORKFLOWS,
+                    activities=[events.list_webhooks, events.deliver_event, events.teller_runs],
                 )
             )
             for host in self.hosts.values():

@@ -10,10 +10,13 @@ from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
+from activities.events import EventActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
+from activities.telling import TellActivities
 from models.host import HostSettings
+from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.fake_site import FakeControl, FakeHost, FakeSurvivor, activities_of
 from workers.host import build
@@ -23,6 +26,8 @@ PAIRS = [
     (FakeControl, ControlActivities),
     (FakePlanning, PlanningActivities),
     (FakeSurvivor, RecoveryActivities),
+    (FakeEvents, EventActivities),
+    (FakeTell, TellActivities),
 ]
 OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities)
 

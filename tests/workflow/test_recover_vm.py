@@ -98,6 +98,7 @@ async def test_two_running_copies_raise_an_alarm_and_nothing_is_touched(site: Fa
     async with site.working():
         error = await refusal(site)
     assert error.type == "TwoCopies"
+    assert [event.type for event in site.told] == ["novacron.vm.two-copies"]
     assert "host-a has it running; host-b has it running; 1 hosts do not have it" in error.message
     assert site.left_open() == ["host-a", "host-b"]
     assert site.runs_on() == ["host-a", "host-b"]

@@ -26,7 +26,7 @@ from models import queues
 from models.base import Model
 from models.host import SiteSettings
 from models.lease import LeaseSettings
-from workers.lab import guests, temporal, wire
+from workers.lab import guests, prometheus, temporal, wire
 from workers.lab.accelerator import Accelerator, accelerator
 from workers.lab.certificates import Authority
 from workers.lab.errors import SEARCH, LabError, wait_until
@@ -63,6 +63,8 @@ class LabStatus(Model):
     site: str = SITE
     temporal: str
     ui: str
+    prometheus: str | None = None
+    """Only when it was asked for."""
     profile: str
     """Temporal configuration file of this lab: TEMPORAL_CONFIG_FILE for `temporal` and `novacron`."""
     link: LinkSpec = LinkSpec()
@@ -77,10 +79,13 @@ class _Plan(Model):
     hosts: int = 0
     link: LinkSpec = LinkSpec()
     workers: bool = False
+    prometheus: bool = False
 
 
 @dataclass(frozen=True)
 class _Worker:
+    name: str
+    """control, or its host."""
     part: Part
     command: list[str]
     queue: str
@@ -96,8 +101,11 @@ class Lab:
 
     # up, down, status
 
-    def up(self, hosts: int = 2, link: LinkSpec | None = None, workers: bool = True) -> LabStatus:
-        """Make the lab run: at least `hosts` hosts (an up takes none away), this link (None: as it is), workers.
+    def up(
+        self, hosts: int = 2, link: LinkSpec | None = None, workers: bool = True, prometheus: bool = False
+    ) -> LabStatus:
+        """Make the lab run: at least `hosts` hosts (an up takes none away), this link (None: as it is), workers, and a
+        Prometheus with the alerts; a lab that has one keeps it.
 
         Returns when libvirt answers on each host, Temporal answers, and all workers poll.
         """
@@ -106,7 +114,14 @@ class Lab:
         self._check_machine()
         with self._locked():
             old = self._plan()
-            plan = _Plan(hosts=max(hosts, old.hosts), link=link or old.link, workers=workers or old.workers)
+            plan = _Plan(
+                hosts=max(hosts, old.hosts),
+                link=link or old.link,
+                workers=workers or old.workers,
+                prometheus=prometheus or old.prometheus,
+            )
+            if plan.prometheus:
+                self._make_room_for_prometheus(old)
             self._save(plan)
             self._write_files(plan)
             self._start_temporal()
@@ -120,6 +135,8 @@ class Lab:
             temporal.wait_ready(self.settings, self._part("temporal"))
             if plan.workers:
                 self._start_workers(plan)
+            if plan.prometheus:
+                self._start_prometheus(plan)
         return self.status()
 
     def down(self, purge: bool = False) -> None:
@@ -150,6 +167,7 @@ class Lab:
             folder=str(self.settings.folder),
             temporal=self.settings.address,
             ui=self.settings.ui,
+            prometheus=self.settings.prometheus if plan.prometheus else None,
             profile=str(self.settings.temporal_profile),
             link=plan.link,
             hosts=hosts,
@@ -217,7 +235,7 @@ class Lab:
         hosts = self._hosts(self._plan())
         return Heartbeats({host.name: self.settings.serial_log(host.name, name) for host in hosts}, from_start)
 
-    # parts, by name: temporal, control.worker, wire, <host>.libvirtd, <host>.worker, <host>.keeper
+    # parts, by name: temporal, control.worker, prometheus, wire, <host>.libvirtd, <host>.worker, <host>.keeper
 
     def pid_of(self, name: str) -> int:
         """Pid of a living part, or of a guest's QEMU as `<host>.qemu.<guest>`; LabError when it is dead."""
@@ -243,6 +261,8 @@ class Lab:
                 temporal.wait_ready(self.settings, part)
             elif name == "wire":
                 self._lay_link(plan)
+            elif name == "prometheus":
+                self._start_prometheus(plan)
             elif kind == "worker":
                 self._start_workers(plan, only=name)
             elif kind == "libvirtd":
@@ -288,6 +308,7 @@ class Lab:
         names = ["temporal"] if plan.hosts else []
         names += ["wire"] if plan.link.needs_wire else []
         names += ["control.worker"] if plan.workers else []
+        names += ["prometheus"] if plan.prometheus else []
         for host in self._hosts(plan):
             names += [host.keeper.name, host.libvirtd.name]
             names += [host.worker.name] if plan.workers else []
@@ -412,6 +433,23 @@ class Lab:
             )
         part.start(temporal.command(self.settings))
 
+    def _make_room_for_prometheus(self, old: _Plan) -> None:
+        """Before anything is changed: the program is there. Workers that publish nothing are started again."""
+        prometheus.binary(self.settings)
+        if old.workers and not old.prometheus:
+            for name in self._names(old):
+                if name.endswith(".worker"):
+                    self._part(name).stop()
+
+    def _start_prometheus(self, plan: _Plan) -> None:
+        """Started again when hosts were added: it is told its targets once."""
+        part, hosts = self._part("prometheus"), [host.name for host in self._hosts(plan)]
+        known = self.settings.folder / "prometheus" / "prometheus.yml"
+        if part.process() and known.read_text() != prometheus.text(self.settings, hosts):
+            part.stop()
+        part.start(prometheus.command(self.settings, hosts))
+        prometheus.wait_ready(self.settings, part)
+
     def _lay_link(self, plan: _Plan) -> None:
         """Make the links as planned. The wire runs only when there is a delay or a loss."""
         hosts = [host.name for host in self._hosts(plan)]
@@ -449,15 +487,16 @@ class Lab:
     def _start_workers(self, plan: _Plan, only: str | None = None) -> None:
         """Start the workers that do not live, and wait until each one asks Temporal for work."""
         site = [sys.executable, "-m", "workers.control", "--settings", str(self._control_settings)]
-        wanted = [_Worker(self._part("control.worker"), site, queues.control(SITE), "WORKFLOW")]
+        wanted = [_Worker("control", self._part("control.worker"), site, queues.control(SITE), "WORKFLOW")]
         for host in self._hosts(plan):
             own = [sys.executable, "-m", "workers.host", "--settings", str(host.worker_settings)]
             command = [*host.enter(network=False), *own]
-            wanted.append(_Worker(host.worker, command, queues.host(SITE, host.name), "ACTIVITY"))
+            wanted.append(_Worker(host.name, host.worker, command, queues.host(SITE, host.name), "ACTIVITY"))
         fresh = [each for each in wanted if only in (None, each.part.name) and each.part.process() is None]
         begun = datetime.now(UTC)
         for worker in fresh:
-            worker.part.start(worker.command, self.environment)
+            figures = {"NOVACRON_METRICS": self.settings.worker_metrics(worker.name)} if plan.prometheus else {}
+            worker.part.start(worker.command, {**self.environment, **figures})
         for worker in fresh:
             self._wait_polling(worker, begun)
 

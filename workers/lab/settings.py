@@ -39,6 +39,9 @@ class LabSettings(Model):
     ui_port: Port = Field(default=8233)
     http_port: Port = Field(default=7243)
     metrics_port: Port = Field(default=9233)
+    prometheus_port: Port = Field(default=9243)
+    workers_port: Port = Field(default=9253)
+    """Figures of the control worker; those of the hosts' workers are on the ports after it."""
 
     @model_validator(mode="before")
     @classmethod
@@ -47,7 +50,14 @@ class LabSettings(Model):
         if not text.isdecimal():
             return given  # the field's own validation will say so
         first = int(text)
-        return {"ui_port": first + 1000, "http_port": first + 10, "metrics_port": first + 2000, **given}
+        following = {
+            "ui_port": 1000,
+            "http_port": 10,
+            "metrics_port": 2000,
+            "prometheus_port": 2010,
+            "workers_port": 2020,
+        }
+        return {**{name: first + distance for name, distance in following.items()}, **given}
 
     @model_validator(mode="after")
     def _sockets_fit(self) -> LabSettings:
@@ -102,6 +112,14 @@ class LabSettings(Model):
     @property
     def ui(self) -> str:
         return f"http://127.0.0.1:{self.ui_port}"
+
+    @property
+    def prometheus(self) -> str:
+        return f"http://127.0.0.1:{self.prometheus_port}"
+
+    def worker_metrics(self, worker: str) -> str:
+        """Where `control`, or a host's worker, publishes its figures when the lab has a Prometheus."""
+        return f"127.0.0.1:{self.workers_port + ('control', *HOSTS).index(worker)}"
 
     @property
     def temporal_profile(self) -> Path:

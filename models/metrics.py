@@ -1,0 +1,108 @@
+"""Every figure of ours that Prometheus sees: its name, unit, labels and what it means, in this one place.
+
+Names are complete as Prometheus shows them: with their unit, and `_total` on what only grows. docs/metrics.md is held
+to this table by a test. Temporal's SDK adds the labels namespace, task_queue (whose end is the site, or the host) and
+the type of workflow or activity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["counter", "gauge", "histogram"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    """Upper bounds of a histogram's buckets."""
+
+
+MOVES = Metric(
+    "novacron_moves_total",
+    "counter",
+    "Moves that ended. outcome: moved, or the type of the failure (Cancelled, Refused, MigrationFailed ...).",
+    ("outcome",),
+)
+RAW = Metric("novacron_move_raw_bytes_total", "counter", "Bytes QEMU and libvirt wrote into data paths of moved VMs.")
+WIRE = Metric(
+    "novacron_move_wire_bytes_total", "counter", "Bytes those data paths put on the link, before TLS framing."
+)
+RATIO = Metric(
+    "novacron_move_ratio",
+    "histogram",
+    "Raw over wire bytes of each moved VM: 3 is three times less on the link.",
+    buckets=(0.9, 1, 1.5, 2, 3, 4, 6, 8, 12, 20, 50, 100),
+)
+DOWNTIME = Metric(
+    "novacron_move_downtime_seconds",
+    "histogram",
+    "Final pause of each moved VM, libvirt's own figure.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
+)
+DURATION = Metric(
+    "novacron_move_duration_seconds",
+    "histogram",
+    "From the start of a move's workflow to its end, by outcome.",
+    ("outcome",),
+    buckets=(1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400),
+)
+REDIALS = Metric("novacron_redials_total", "counter", "Lanes that were lost and dialled again in moves that went well.")
+TWO_COPIES = Metric(
+    "novacron_two_copies_total",
+    "counter",
+    "Verdicts that two copies of one VM may be alive. Each needs a person at once.",
+)
+DECISIONS = Metric(
+    "novacron_decisions_total", "counter", "Decisions taken during moves, by what was done.", ("action",)
+)
+DEAD_LETTERS = Metric(
+    "novacron_event_dead_letters_total",
+    "counter",
+    "Events that a webhook did not take within a day: given up, noted in their delivery workflow.",
+    ("webhook",),
+)
+POSTS = Metric(
+    "novacron_webhook_posts_total",
+    "counter",
+    "Attempts to deliver an event. outcome: delivered, or failed (it is tried again).",
+    ("webhook", "outcome"),
+)
+LEASE_CALLS = Metric(
+    "novacron_lease_calls_total",
+    "counter",
+    "Questions to the owner records. outcome: answered, refused (someone else holds the VM), or unavailable.",
+    ("outcome",),
+)
+RUNNING = Metric("novacron_running_moves", "gauge", "Moves that leave this host now, by phase.", ("host", "phase"))
+STALLED = Metric(
+    "novacron_stalled_moves", "gauge", "Of these, moves that carried nothing for the last minute.", ("host",)
+)
+LATE = Metric("novacron_late_moves", "gauge", "Of these, moves past their finish_within or finish_by.", ("host",))
+LINK_LOST = Metric("novacron_link_lost_moves", "gauge", "Of these, moves whose link is lost at the moment.", ("host",))
+STREAM_RATE = Metric(
+    "novacron_stream_bytes_per_second",
+    "gauge",
+    "What this host's moves take in now, by stream: ram is guest memory, nbd disks, virt libvirt itself.",
+    ("host", "stream"),
+)
+WIRE_RATE = Metric("novacron_wire_bytes_per_second", "gauge", "What this host's moves put on the link now.", ("host",))
+LANE_RATE = Metric(
+    "novacron_lane_bytes_per_second", "gauge", "The same for one lane, on average over this host's lanes.", ("host",)
+)
+LANES = Metric("novacron_lanes_alive", "gauge", "Lanes alive in this host's moves.", ("host",))
+
+ALL: tuple[Metric, ...] = (
+    MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS, LEASE_CALLS,
+    RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
+)  # fmt: skip
+
+
+def buckets() -> dict[str, list[float]]:
+    """Of all histograms, by name."""
+    return {metric.name: list(metric.buckets) for metric in ALL if metric.kind == "histogram"}

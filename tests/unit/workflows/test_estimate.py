@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -135,7 +136,7 @@ def test_the_time_that_is_left_decides() -> None:
         ({"mode": "post-copy"}, "post-copy", "asks for post-copy"),
     ],
 )
-def test_the_policy_picks_and_the_reason_is_told(policy: dict[str, object], mode: str, words: str) -> None:
+def test_the_policy_picks_and_the_reason_is_told(policy: dict[str, Any], mode: str, words: str) -> None:
     of = figures(2 * GIB, **policy)
     picked, reason = chosen(of.policy, strategies(of))
     assert picked == mode

@@ -136,7 +136,7 @@ async def test_a_goal_that_is_out_of_reach_is_a_warning(site: FakeSite) -> None:
     busy = 1 << 34
     site.source.planning.dirtying = Dirtying(bytes_per_second=Range(low=busy, likely=busy, high=busy))
     async with site.working():
-        plan = await planned(site)
+        plan = await planned(site, policy={"max_downtime_ms": 10, "codec": "raw"})
     assert plan.ok, "it may be tried"
     assert "goal" in [warning.id for warning in plan.warnings]
     assert "does not converge" in plan.reason

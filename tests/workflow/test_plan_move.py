@@ -14,6 +14,7 @@ from models.host import Finding, NamedPolicy
 from models.migration import MigrationPolicy, Window
 from models.planning import Dirtying, LinkSpeed, Plan, Range
 from tests.workflow.fake_site import MIB, VM, FakeSite, vm
+from tests.workflow.test_client import novacron
 from workflows.label_vm import LabelVm
 from workflows.plan_move import PlanMove
 
@@ -180,3 +181,17 @@ async def test_labels_are_given_where_the_vm_is(site: FakeSite) -> None:
         )
     assert (report.host, report.labels) == ("host-a", {"tier": "gold"})
     assert "host-a.label_vm" in site.journal
+
+
+async def test_the_command_line_shows_a_plan_and_a_dry_run_is_the_same_plan(site: FakeSite) -> None:
+    async with site.working():
+        shown = await novacron(site, "plan", VM, "--to", "host-b", "--allow-post-copy")
+        dry = await novacron(site, "migrate", VM, "--to", "host-b", "--max-downtime", "99", "--dry-run", "--json")
+        site.destination.findings = (Finding(id="cpu", severity="blocker", what="no avx2", remedy="Lower it."),)
+        blocked = await novacron(site, "plan", VM, "--to", "host-b")
+    assert shown.code == 0
+    assert "HYBRID *" in shown.out
+    plan = Plan.model_validate_json(dry.out)
+    assert (plan.ok, plan.policy.max_downtime_ms, site.runs_on()) == (True, 99, ["host-a"])
+    assert blocked.code == 6
+    assert "blocker [cpu] no avx2" in blocked.out

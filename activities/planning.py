@@ -12,7 +12,8 @@ from activities import errors
 from activities.errors import translated
 from activities.folder import Folder
 from activities.heartbeat import detached, why_stop
-from clouds.kvm import dirtying, labels
+from clouds.kvm import dirtying, inventory, labels
+from clouds.kvm import errors as kvm
 from clouds.kvm.connection import Connection, Session
 from dwcp import probe
 from models import failures
@@ -55,6 +56,12 @@ class PlanningActivities:
     def label_vm(self, order: LabelOrder) -> LabelReport:
         """Give the VM labels, take others off; all that it has then."""
         with self._session() as session:
+            seen = inventory.look_for(session, self._settings.host, order.vm)
+            if seen.vm is not None and seen.vm.job:
+                raise kvm.Refused(
+                    f"{order.vm.vm}: libvirt runs a job on it (a move), and lets nobody change it meanwhile",
+                    "Label it when the job has ended.",
+                )
             found = labels.change(session, order.vm, order.give, order.take)
         return LabelReport(vm=order.vm.vm, host=self._settings.host, labels=found)
 

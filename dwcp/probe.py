@@ -7,7 +7,6 @@ reading to its end waits until all of it is; the bounds in time and bytes keep t
 
 from __future__ import annotations
 
-import itertools
 import os
 import socket
 import statistics
@@ -23,6 +22,7 @@ from dwcp.errors import ControlFailed
 
 CHUNK: Final = 1 << 20
 LOOK_EVERY: Final = 0.1
+SPAN: Final = 0.5
 ENDS_WITHIN: Final = 10.0
 """Seconds in which the rest must arrive once the last byte was written."""
 
@@ -151,18 +151,18 @@ def rates(samples: Sequence[Sample]) -> tuple[float, float, float] | None:
     """(low, likely, high) bytes a second; None when too little was seen.
 
     Low is the average over all, with the slow start in it; likely the median of the second half, when lanes and windows
-    have grown; high the best span.
+    have grown; high the best span. A span is at least SPAN seconds: a shorter one shows bursts, not the link.
     """
     points = [Sample(0.0, 0), *samples]
-    spans = [
-        (later.delivered - earlier.delivered) / (later.at - earlier.at)
-        for earlier, later in itertools.pairwise(points)
-        if later.at > earlier.at
-    ]
     last = points[-1]
-    if not last.delivered or not spans:
+    if not last.delivered:
         return None
-    average, best = last.delivered / last.at, max(spans)
-    grown = [span for span in spans[len(spans) // 2 :] if span > 0]
-    likely = min(best, max(average, statistics.median(grown) if grown else average))
-    return average, likely, best
+    average = last.delivered / last.at
+    spans = []
+    for number, later in enumerate(points):
+        earlier = next((point for point in reversed(points[:number]) if later.at - point.at >= SPAN), None)
+        if earlier is not None:
+            spans.append((later.delivered - earlier.delivered) / (later.at - earlier.at))
+    best = max([average, *spans])
+    grown = spans[len(spans) // 2 :]
+    return average, max(average, statistics.median(grown) if grown else average), best

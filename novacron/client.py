@@ -187,7 +187,7 @@ class NovaCron:
         policy_name: str | None = None,
         measure: bool = True,
     ) -> Plan:
-        """What moving `vm` to host `to` would meet and cost, with nothing started. One that cannot move is a plan too."""
+        """What moving `vm` to host `to` would meet and cost, without starting it. Blocked is a plan too."""
         wanted = wish(vm, to, source=source, policy=policy, policy_name=policy_name)
         order = PlanRequest.model_validate({**wanted.model_dump(), "measure": measure})
         made: Plan = await self._ask(

@@ -15,10 +15,12 @@ WIDTH = 140
 
 
 def plan(made: Plan) -> None:
-    console = Console(soft_wrap=True)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     where = f"{made.source} → {made.destination}" if made.source else f"→ {made.destination}"
     verdict = "can move" if made.ok else "cannot move"
-    console.print(f"{made.vm}: {where}: {verdict}", markup=False, highlight=False)
+    console.print(f"{made.vm}: {where}: {verdict}", markup=False, highlight=False, soft_wrap=True)
     for finding in (*made.blockers, *made.warnings):
         _finding(console, finding)
     console.print()
@@ -28,14 +30,14 @@ def plan(made: Plan) -> None:
         _strategies(console, made)
     console.print()
     choice = f"{made.chosen}: {made.reason}" if made.chosen else made.reason
-    console.print(choice, markup=False, highlight=False)
+    console.print(choice, markup=False, highlight=False, soft_wrap=True)
 
 
 def _finding(console: Console, finding: Finding) -> None:
-    console.print(f"  {finding.severity} [{finding.id}] {finding.what}", markup=False, highlight=False)
+    console.print(f"  {finding.severity} [{finding.id}] {finding.what}", markup=False, highlight=False, soft_wrap=True)
     for text in (finding.why, finding.remedy and f"→ {finding.remedy}"):
         if text:
-            console.print(f"      {text}", markup=False, highlight=False, style="dim")
+            console.print(f"      {text}", markup=False, highlight=False, soft_wrap=True, style="dim")
 
 
 def _facts(console: Console, made: Plan) -> None:
@@ -61,7 +63,7 @@ def _facts(console: Console, made: Plan) -> None:
     table.add_column()
     for row in rows:
         table.add_row(*row)
-    console.print(table, width=None if console.is_terminal else WIDTH)
+    console.print(table)
 
 
 def _strategies(console: Console, made: Plan) -> None:
@@ -78,7 +80,7 @@ def _strategies(console: Console, made: Plan) -> None:
     for number, goal in enumerate(made.strategies[0].goals):
         met = [each.goals[number].met for each in made.strategies]
         table.add_row(f"{goal.name} {goal.wanted}", *met)
-    console.print(table, width=None if console.is_terminal else WIDTH)
+    console.print(table)
 
 
 def _title(strategy: Strategy, made: Plan) -> str:

@@ -1,4 +1,5 @@
-"""How a move that did not happen is told: the type follows from what is known of the VM first, and of the cause second.
+"""How the end of a move is told. Of one that did not happen the type follows from what is known of the VM first, and of
+the cause second.
 
 | the VM | cause | type |
 | --- | --- | --- |
@@ -11,11 +12,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from temporalio.exceptions import ApplicationError
 
 from models import failures
-from workflows import errors
+from models.migration import MigrationOutcome, MoveResult
+from workflows import errors, evidence
 from workflows.verdict import Verdict
 
 _ADVICE = {
@@ -55,3 +58,45 @@ def _cause(error: BaseException | None, stop: str | None) -> str:
     if stop is not None and errors.cancelled(error):
         return f"Cancelled: {stop.rstrip('.') or 'no reason given'}."
     return errors.explain(error)[1].rstrip(".") + "."
+
+
+@dataclass(frozen=True)
+class Way:
+    """Of one move: where it went."""
+
+    site: str
+    source: str
+    destination: str
+    migration_id: str
+
+
+def outcome(
+    vm: str,
+    way: Way,
+    result: MoveResult,
+    recoveries: int,
+    seconds: float,
+    proof: evidence.Evidence,
+    notes: Sequence[str],
+) -> MigrationOutcome:
+    """What a move that arrived has to say; `seconds` until the VM was seen there."""
+    return MigrationOutcome(
+        vm=vm,
+        site=way.site,
+        source=way.source,
+        destination=way.destination,
+        migration_id=way.migration_id,
+        seconds=seconds,
+        downtime_ms=result.downtime_ms,
+        memory_bytes=result.memory_total,
+        disk_bytes=result.disk_total,
+        post_copy=result.post_copy,
+        recoveries=recoveries,
+        iterations=result.iterations,
+        raw_bytes=proof.raw_bytes,
+        wire_bytes=proof.wire_bytes,
+        redials=proof.redials,
+        digest=proof.digest,
+        digest_verified=proof.verified,
+        notes=tuple(notes),
+    )

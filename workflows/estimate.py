@@ -9,7 +9,7 @@ worst of all figures, and what lies between them is the range. An expectation, n
 | first pass | the VM's memory, of it what the host has really given it | all of it |
 | dirty rate | measured (Dirtying) | best: none; worst: every page, all the time |
 | link | measured (LinkSpeed), below the policy's bounds | no times, no answer whether it converges |
-| ratio, source, pause | the constants below, from bench/results/migrate.json and README.md's table | |
+| ratio, source, pause | the constants below, from bench/results/migrate.json | |
 """
 
 from __future__ import annotations

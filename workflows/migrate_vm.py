@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, FailureError
 
 from models import events, failures
 from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
-from workflows import ending, errors, evidence, request, steering, verdict
+from workflows import ending, errors, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Host
 from workflows.chronicle import Chronicle, elapsed
@@ -135,7 +135,11 @@ class MigrateVm:
         for note in proof.notes:
             self._chronicle.note(note)
         await self._owner.end(runs_on=self._destination.name)
-        return self._chronicle.done(self._outcome(crossing, seconds, proof))
+        way = ending.Way(self._site, self._source.name, self._destination.name, self._id)
+        outcome = ending.outcome(
+            self._request.vm, way, crossing.result, crossing.recoveries, seconds, proof, self._chronicle.notes
+        )
+        return self._chronicle.done(outcome)
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:
         failure = ending.failure(self._request.vm, error, where, self._stopping(), self._chronicle.notes)
@@ -143,29 +147,6 @@ class MigrateVm:
         if failure.type == failures.CANCELLED and workflow.cancellation_reason() is not None and error is not None:
             raise error  # Temporal's own cancel: the run ends as Canceled, the details say where the VM is
         raise failure from error
-
-    def _outcome(self, crossing: Crossing, seconds: float, proof: evidence.Evidence) -> MigrationOutcome:
-        result = crossing.result
-        return MigrationOutcome(
-            vm=self._request.vm,
-            site=self._site,
-            source=self._source.name,
-            destination=self._destination.name,
-            migration_id=self._id,
-            seconds=seconds,
-            downtime_ms=result.downtime_ms,
-            memory_bytes=result.memory_total,
-            disk_bytes=result.disk_total,
-            post_copy=result.post_copy,
-            recoveries=crossing.recoveries,
-            iterations=result.iterations,
-            raw_bytes=proof.raw_bytes,
-            wire_bytes=proof.wire_bytes,
-            redials=proof.redials,
-            digest=proof.digest,
-            digest_verified=proof.verified,
-            notes=tuple(self._chronicle.notes),
-        )
 
     def _policy(self) -> MigrationPolicy:
         """As asked for, with what was changed since."""

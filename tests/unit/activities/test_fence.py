@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities import fence as module
 from activities.fence import Fence
 from activities.host import HostActivities
 from models.disks import DiskImage, PrepareDisks, SettleDisks
@@ -77,7 +78,7 @@ def test_a_refused_order_leaves_no_trace_and_an_accepted_one_is_on_disk_before_i
     settings: HostSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[int] = []
-    real = module.os.fsync
+    real = os.fsync
 
     def fsync(handle: int) -> None:
         synced.append(handle)
@@ -118,7 +119,7 @@ def test_a_host_takes_no_vm_until_it_was_welcomed_and_then_no_token_from_before(
     assert fence.welcome(5) == 5
     assert fence.findings() == ()
     assert fence.known(web(0)) == 5
-    with pytest.raises(ApplicationError, match="owner token 5.*has seen 6|owner token 4.*has seen 5"):
+    with pytest.raises(ApplicationError, match=r"owner token 4, .* has seen 5"):
         fence.check(web(4), "move")
     fence.check(web(6), "move")
 
@@ -147,7 +148,7 @@ async def test_every_order_that_changes_something_is_fenced(settings: HostSettin
     Fence(settings).check(web(7), "anything")
     host = HostActivities(settings)
     old = web(6)
-    orders = [
+    orders: list[Callable[[], object]] = [
         lambda: host.open_path(OpenPath(migration_id="m", peer="b", vm=old)),
         lambda: host.move_vm(MoveVm(migration_id="m", vm=old, source="a", destination="b")),
         lambda: host.prepare_disks(PrepareDisks(migration_id="m", disks=(IMAGE,), vm=old)),

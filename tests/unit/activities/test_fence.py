@@ -44,7 +44,7 @@ def web(token: int, uuid: str | None = UUID) -> VmRef:
 def test_an_older_token_is_refused_and_both_are_named(fence: Fence) -> None:
     fence.check(web(7), "move")
     with pytest.raises(
-        ApplicationError, match="host-a refuses to move for web: .* owner token 6, .* has seen 7"
+        ApplicationError, match=r"host-a refuses to move for web: .* owner token 6, .* has seen 7"
     ) as told:
         fence.check(web(6), "move")
     assert told.value.type == "Refused"

@@ -1,5 +1,4 @@
-"""What is wrong with a VM follows from the answers of all hosts, and removing is only ever thought of beside one running
-copy."""
+"""What is wrong with a VM follows from the answers of all hosts; nothing goes unless exactly one copy runs."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from temporalio.exceptions import ApplicationError
 
 from models import failures
+from models.migration import MigrationOutcome, MoveResult
 from workflows import errors
+from workflows.evidence import Evidence
 from workflows.verdict import Verdict
 
 _ADVICE = {
@@ -55,3 +57,27 @@ def _cause(error: BaseException | None, stop: str | None) -> str:
     if stop is not None and errors.cancelled(error):
         return f"Cancelled: {stop.rstrip('.') or 'no reason given'}."
     return errors.explain(error)[1].rstrip(".") + "."
+
+
+def outcome(
+    result: MoveResult, proof: Evidence, vm: str, site: str, between: tuple[str, str], migration_id: str
+) -> MigrationOutcome:
+    """What the source's libvirt and both ends of the data path said of a move that went well."""
+    return MigrationOutcome(
+        vm=vm,
+        site=site,
+        source=between[0],
+        destination=between[1],
+        migration_id=migration_id,
+        seconds=result.seconds,
+        downtime_ms=result.downtime_ms,
+        memory_bytes=result.memory_total,
+        disk_bytes=result.disk_total,
+        post_copy=result.post_copy,
+        iterations=result.iterations,
+        raw_bytes=proof.raw_bytes,
+        wire_bytes=proof.wire_bytes,
+        redials=proof.redials,
+        digest=proof.digest,
+        digest_verified=proof.verified,
+    )

@@ -147,27 +147,10 @@ class MigrateVm:
         raise failure from error
 
     def _outcome(self, crossing: Crossing, seconds: float, proof: evidence.Evidence) -> MigrationOutcome:
-        result = crossing.result
-        return MigrationOutcome(
-            vm=self._request.vm,
-            site=self._site,
-            source=self._source.name,
-            destination=self._destination.name,
-            migration_id=self._id,
-            seconds=seconds,
-            downtime_ms=result.downtime_ms,
-            memory_bytes=result.memory_total,
-            disk_bytes=result.disk_total,
-            post_copy=result.post_copy,
-            recoveries=crossing.recoveries,
-            iterations=result.iterations,
-            raw_bytes=proof.raw_bytes,
-            wire_bytes=proof.wire_bytes,
-            redials=proof.redials,
-            digest=proof.digest,
-            digest_verified=proof.verified,
-            notes=tuple(self._chronicle.notes),
-        )
+        between = (self._source.name, self._destination.name)
+        told = ending.outcome(crossing.result, proof, self._request.vm, self._site, between, self._id)
+        more = {"seconds": seconds, "recoveries": crossing.recoveries, "notes": tuple(self._chronicle.notes)}
+        return told.model_copy(update=more)
 
     def _policy(self) -> MigrationPolicy:
         """As asked for, with what was changed since."""

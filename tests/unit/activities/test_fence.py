@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +21,15 @@ UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 
 
 @pytest.fixture
-def settings(tmp_path_factory: pytest.TempPathFactory) -> HostSettings:
-    folder = tmp_path_factory.mktemp("s")
-    state = Path("/tmp") / f"fence-{folder.name}-{id(folder)}"[:35]
-    return HostSettings(
-        site="lab",
-        host="host-a",
-        state_dir=str(state),
-        migration_address="10.0.0.1",
-        tls={"certificate": "/c", "key": "/k", "authority": "/a"},
-    )
+def settings() -> Iterator[HostSettings]:
+    with tempfile.TemporaryDirectory(prefix="fence-", dir="/tmp") as state:
+        yield HostSettings(
+            site="lab",
+            host="host-a",
+            state_dir=state,
+            migration_address="10.0.0.1",
+            tls={"certificate": "/c", "key": "/k", "authority": "/a"},
+        )
 
 
 @pytest.fixture

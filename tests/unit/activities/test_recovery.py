@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +20,15 @@ UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 
 
 @pytest.fixture
-def settings(tmp_path_factory: pytest.TempPathFactory) -> HostSettings:
-    return HostSettings(
-        site="lab",
-        host="host-a",
-        state_dir=f"/tmp/{tmp_path_factory.mktemp('recovery').name}",
-        migration_address="10.0.0.1",
-        tls={"certificate": "/c", "key": "/k", "authority": "/a"},
-    )
+def settings() -> Iterator[HostSettings]:
+    with tempfile.TemporaryDirectory(prefix="recovery-", dir="/tmp") as state:
+        yield HostSettings(
+            site="lab",
+            host="host-a",
+            state_dir=state,
+            migration_address="10.0.0.1",
+            tls={"certificate": "/c", "key": "/k", "authority": "/a"},
+        )
 
 
 def test_data_paths_are_told_with_their_vm_and_unreadable_ones_without(settings: HostSettings) -> None:

@@ -173,7 +173,7 @@ class HostActivities:
         folder = Folder.of(self._settings, order.migration_id)
         signals = Signals(self._client, self._loop)
         around = Surroundings(
-            stop=why_stop,
+            stop=lambda: why_stop() or ("detach" if self._fence.outdated(order.vm) else None),
             report=lambda progress: _report(progress, signals),
             status=lambda: control.status(folder.path),
             cut=lambda: path.stop(folder),

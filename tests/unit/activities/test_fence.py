@@ -59,6 +59,13 @@ def test_tokens_outlive_the_worker(settings: HostSettings) -> None:
         Fence(settings).check(web(6), "move")
 
 
+def test_an_operation_under_way_learns_that_a_later_one_has_come(fence: Fence) -> None:
+    fence.check(web(7), "move")
+    assert not fence.outdated(web(7))
+    fence.check(web(8), "recover")
+    assert fence.outdated(web(7))
+
+
 def test_an_order_without_a_token_is_obeyed_only_where_none_was_seen(fence: Fence) -> None:
     fence.check(web(0), "move")
     fence.check(None, "move")

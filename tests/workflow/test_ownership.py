@@ -144,7 +144,7 @@ async def test_a_long_move_renews_its_lease(site: FakeSite) -> None:
     )
 
     def no_way_for_a_while() -> None:
-        refusals.times = 6
+        refusals.times = 8
 
     site.at(site.source, "close_path", change=no_way_for_a_while, times=1)
     async with site.working():

@@ -42,6 +42,10 @@ class Fence:
         """What a new token for the VM has to be above, to be obeyed here."""
         return max(self.seen(vm), self._floor())
 
+    def outdated(self, vm: VmRef) -> bool:
+        """A later operation has come meanwhile: what this one still watches is not its own any more."""
+        return self.seen(vm) > vm.token
+
     def check(self, vm: VmRef | None, what: str) -> None:
         """Before anything is changed for the VM. Refuses an older token; a newer one is on disk afterwards."""
         if vm is None:

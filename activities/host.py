@@ -176,7 +176,7 @@ class HostActivities:
         signals = Signals(self._client, self._loop)
         with self._gauges.of(order) as watched, Departure(lambda listen: self._session(listen), order.vm) as departure:
             around = Surroundings(
-                stop=why_stop,
+                stop=lambda: why_stop() or ("detach" if self._fence.outdated(order.vm) else None),
                 report=lambda progress: _report(progress, signals, watched),
                 status=lambda: watched.status(control.status(folder.path)),
                 cut=lambda: path.stop(folder),

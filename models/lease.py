@@ -13,7 +13,7 @@ OperationId = Annotated[str, Field(max_length=200)]
 Token = Count
 """0 is the oldest of all: nobody's."""
 
-LEASE_SECONDS = 600.0
+LEASE_SECONDS = 1800.0
 """How long a lease holds without being renewed."""
 PAGE = 500
 

@@ -118,7 +118,7 @@ LEASE_MOVED = ActivityConfig(
 )
 """The record of a VM that has moved: worth some patience. What it does not reach, the reconciler sets right."""
 
-RENEW_EVERY = 200.0
+RENEW_EVERY = 600.0
 """Seconds between renewals of a lease, a third of what it holds for."""
 
 COURIER = ActivityConfig(

@@ -10,7 +10,7 @@ import asyncio
 from typing import Any
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
 
 from models import failures
 from models.host import VmSheet
@@ -64,12 +64,9 @@ class Ownership:
         try:
             await Leases(self._site).release(holding(lease, runs_on))
         except ActivityError as error:
-            stands = (
-                f"the owner record of {lease.vm} still names {lease.host}" if runs_on else "its lease is not released"
-            )
+            stands = f"the owner record still names {lease.host}" if runs_on else "the lease is not released"
             self._chronicle.note(
-                f"{stands} ({errors.explain(error)[1]}); the next reconciliation sets it right, or `novacron recover "
-                f"{lease.vm}`"
+                f"{stands} ({_why(error)}); the next reconciliation sets it right, or `novacron recover {lease.vm}`"
             )
 
     async def _correct(self, ref: VmRef, found: str) -> None:
@@ -99,3 +96,10 @@ class Ownership:
                     self._chronicle.note(f"the owner record was taken over meanwhile: {why}")
                     return
                 self._chronicle.remark(f"the lease could not be renewed: {why}")
+
+
+def _why(error: ActivityError) -> str:
+    """The store's last words, also when asking again and again took too long."""
+    cause = error.cause
+    last = cause.cause if isinstance(cause, TimeoutError) else None
+    return last.message if isinstance(last, ApplicationError) else errors.explain(error)[1]

@@ -28,6 +28,8 @@ AT_ONCE = 20
 """Recoveries at the same time."""
 MOST = 500
 """Recoveries of one run; the rest waits for the next."""
+SAID = 600
+"""Characters kept of each: a report of them all has to fit into one payload. The rest is in the recovery's own run."""
 
 
 @workflow.defn(name="novacron.Reconcile")
@@ -86,7 +88,7 @@ class Reconcile:
         if dry_run:
             return tuple(VmTold(vm=each.vm, why=each.why, result="would be asked") for each in suspects)
         if site.silent:
-            said = f"no recovery without the answer of {', '.join(sorted(site.silent))}"[:4000]
+            said = f"no recovery without the answer of {', '.join(sorted(site.silent))}"[:SAID]
             return tuple(VmTold(vm=each.vm, why=each.why, result="waits", said=said) for each in suspects)
         limit = asyncio.Semaphore(AT_ONCE)
         return tuple(await asyncio.gather(*(self._one(each, limit) for each in suspects)))
@@ -111,7 +113,7 @@ class Reconcile:
 
 
 def _told(suspect: Suspect, report: RecoverReport) -> VmTold:
-    said = "; ".join((*report.done, *report.notes))[:4000]
+    said = "; ".join((*report.done, *report.notes))[:SAID]
     return VmTold(vm=suspect.vm, why=suspect.why, result="repaired" if report.done else "well", said=said)
 
 
@@ -119,4 +121,4 @@ def _refused(suspect: Suspect, error: ChildWorkflowError) -> VmTold:
     cause = error.cause
     doubled = isinstance(cause, ApplicationError) and cause.type == failures.TWO_COPIES
     said = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    return VmTold(vm=suspect.vm, why=suspect.why, result="two copies" if doubled else "refused", said=said[:4000])
+    return VmTold(vm=suspect.vm, why=suspect.why, result="two copies" if doubled else "refused", said=said[:SAID])

@@ -22,10 +22,13 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities.fence import Fence
 from activities.host import HostActivities
+from activities.recovery import RecoveryActivities
 from models.base import Model
 from models.host import Findings, HostReport, HostSettings, VmSheet, VmSighting
 from models.migration import ClosePath, Endpoint, MigrationPolicy, MoveResult, MoveVm, OpenPath, PathReport, VmRef
+from models.recovery import Welcome, Welcomed
 from workers.lab.guests import Guest
 from workers.lab.hosts import Host
 from workers.lab.lab import Lab
@@ -105,7 +108,12 @@ def lab() -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def sides(lab: Lab) -> tuple[HostSide, HostSide]:
-    return HostSide(lab, A), HostSide(lab, B)
+    """Two hosts that were just started, and welcomed as a reconciliation would."""
+    pair = HostSide(lab, A), HostSide(lab, B)
+    for side in pair:
+        assert not side.run("describe_host", HostReport).reconciled
+        side.run("welcome_host", Welcomed, Welcome())
+    return pair
 
 
 @pytest.fixture(scope="module")
@@ -327,13 +335,15 @@ def main(settings: str, activity: str, given: str) -> None:
     from workers import logs
 
     logs.to_stderr()
-    host = HostActivities(HostSettings.model_validate_json(Path(settings).read_bytes()))
-    method = getattr(host, activity)
+    told_settings = HostSettings.model_validate_json(Path(settings).read_bytes())
+    fence = Fence(told_settings)
+    host, recovery = HostActivities(told_settings, fence=fence), RecoveryActivities(told_settings, fence)
+    method = getattr(recovery if hasattr(recovery, activity) else host, activity)
     environment = ActivityEnvironment()
     environment.on_heartbeat = lambda *details: print(*details, file=sys.stderr, flush=True)
     inputs: dict[str, type[Model]] = {
         "inspect_vm": VmRef, "look_for_vm": VmRef, "discard_incoming": VmRef, "admit_vm": VmSheet,
-        "open_path": OpenPath, "close_path": ClosePath, "move_vm": MoveVm,
+        "open_path": OpenPath, "close_path": ClosePath, "move_vm": MoveVm, "welcome_host": Welcome,
     }  # fmt: skip
     orders = [inputs[activity].model_validate_json(given)] if given else []
     signal.signal(signal.SIGTERM, lambda *_: environment.cancel())

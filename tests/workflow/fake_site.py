@@ -486,7 +486,7 @@ class Impatience(Interceptor):
 
 
 async def outcome(move: Move) -> MigrationOutcome:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await move.result()
 
 

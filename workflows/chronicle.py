@@ -12,12 +12,14 @@ from typing import Any
 from temporalio import workflow
 from temporalio.common import SearchAttributeUpdate
 
+from models.decisions import MOST_DECISIONS, Decision, GoalReport, Mark, Story
 from models.migration import Phase, Progress
 from workflows import details
 from workflows import search_attributes as sa
 
 _STEP = 10.0
 _MAX_NOTES = 20
+_MAX_MARKS = 64
 _CROSSING = ("moving", "post-copy")
 """Phases in which the move step reports."""
 
@@ -27,11 +29,17 @@ class Chronicle:
         self.progress = Progress()
         self.notes: list[str] = []
         self._title = ""
+        self._vm = ""
+        self._hosts: tuple[str, ...] = ()
+        self.marks: list[Mark] = [Mark(phase="checking", at=0)]
+        self.decisions: list[Decision] = []
+        self.moving_since = 0.0
+        """Seconds from the start of the workflow to that of the move step; 0: not begun."""
         self._published = 0.0
 
     def begin(self, title: str, vm: str, site: str, hosts: Sequence[str]) -> None:
         """Set everything a search needs, so that a start by Temporal's own CLI or UI has it too."""
-        self._title = title
+        self._title, self._vm = title, vm
         updates: list[SearchAttributeUpdate[Any]] = [
             sa.VM_ID.value_set(vm),
             sa.SITE.value_set(site),
@@ -45,16 +53,20 @@ class Chronicle:
         self._show()
 
     def between(self, title: str, hosts: Sequence[str]) -> None:
-        """Both hosts are known."""
-        self._title = title
+        """Both hosts are known: source, destination."""
+        self._title, self._hosts = title, tuple(hosts)
         workflow.upsert_search_attributes([sa.HOST_IDS.value_set(list(hosts))])
         self._show()
 
     def enter(self, phase: Phase) -> None:
         percent = 100.0 if phase == "done" else float(self.progress.percent)
         changes: dict[str, object] = {"phase": phase, "percent": percent, "elapsed": elapsed()}
+        if phase != self.progress.phase and len(self.marks) < _MAX_MARKS:
+            self.marks.append(Mark(phase=phase, at=elapsed()))
+        if phase == "moving" and not self.moving_since:
+            self.moving_since = elapsed()
         if phase not in _CROSSING:
-            changes |= {"eta": None, "raw_rate": 0.0, "wire_rate": 0.0}
+            changes |= {"eta": None, "eta_low": None, "eta_high": None, "raw_rate": 0.0, "wire_rate": 0.0}
         if phase == "done":
             changes |= {"memory_remaining": 0, "disk_remaining": 0}
         self.progress = self.progress.model_copy(update=changes)
@@ -75,6 +87,28 @@ class Chronicle:
             workflow.upsert_search_attributes([sa.PROGRESS.value_set(percent)])
         self._show()
 
+    def decide(self, decision: Decision) -> None:
+        """A decision of the move step; told twice, it is one."""
+        if any(known.number == decision.number for known in self.decisions):
+            return
+        self.decisions = sorted([*self.decisions, decision], key=lambda each: each.number)[-MOST_DECISIONS:]
+        self._show()
+
+    def story(self, goals: Sequence[GoalReport] = ()) -> Story:
+        source, destination = self._hosts if len(self._hosts) == 2 else ("", "")
+        return Story(
+            vm=self._vm or "unknown",
+            source=source,
+            destination=destination,
+            phase=self.progress.phase,
+            elapsed=elapsed(),
+            moving_since=self.moving_since,
+            marks=tuple(self.marks),
+            decisions=tuple(self.decisions),
+            goals=tuple(goals),
+            notes=tuple(self.notes),
+        )
+
     def note(self, text: str) -> None:
         """Something the reader of the outcome should know."""
         if len(self.notes) < _MAX_NOTES and text not in self.notes:
@@ -87,7 +121,7 @@ class Chronicle:
         self._show()
 
     def _show(self) -> None:
-        workflow.set_current_details(details.markdown(self._title, self.progress, self.notes))
+        workflow.set_current_details(details.markdown(self._title, self.progress, self.notes, self.decisions))
 
 
 def elapsed() -> float:

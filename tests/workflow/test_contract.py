@@ -13,9 +13,10 @@ from activities.control import ControlActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
+from activities.steering import SteeringActivities
 from models.host import HostSettings
 from tests.workflow.fake_planning import FakePlanning
-from tests.workflow.fake_site import FakeControl, FakeHost, FakeSurvivor, activities_of
+from tests.workflow.fake_site import FakeControl, FakeHost, FakeSteering, FakeSurvivor, activities_of
 from workers.host import build
 
 PAIRS = [
@@ -23,8 +24,9 @@ PAIRS = [
     (FakeControl, ControlActivities),
     (FakePlanning, PlanningActivities),
     (FakeSurvivor, RecoveryActivities),
+    (FakeSteering, SteeringActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities)
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

@@ -133,11 +133,12 @@ class Steered:
     )
     async def pause(self, seconds: float = 600.0) -> str:
         crossing = self._moving()
-        before, self._held_until = self._held_until, (workflow.now() + timedelta(seconds=seconds)).timestamp()
+        self._held_until = (workflow.now() + timedelta(seconds=seconds)).timestamp()
         try:
             await self._tell(crossing)
-        except ApplicationError:
-            self._held_until = before
+        except ApplicationError as error:
+            if error.type == failures.REFUSED:  # any other failure may have come too late: then it can be resumed
+                self._held_until = 0.0
             raise
         return f"paused for {seconds:g} s at most: nothing crosses the link, the guest runs on at its source"
 
@@ -148,8 +149,12 @@ class Steered:
     @workflow.update(description="Let a paused move go on")
     async def resume(self) -> str:
         crossing = self._moving()
-        self._held_until = 0.0
-        await self._tell(crossing)
+        before, self._held_until = self._held_until, 0.0
+        try:
+            await self._tell(crossing)
+        except ApplicationError:
+            self._held_until = before
+            raise
         return "the move goes on"
 
     @resume.validator

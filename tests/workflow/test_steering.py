@@ -86,6 +86,18 @@ async def test_a_pause_the_host_refuses_is_none(site: FakeSite) -> None:
         await outcome(move)
 
 
+async def test_a_pause_that_nobody_answered_can_be_resumed_and_so_can_a_resume(site: FakeSite) -> None:
+    away = ApplicationError("no answer", type="HostUnavailable", non_retryable=True)
+    async with site.working():
+        move, step = await held(site)
+        site.at(site.source, "steer_move", error=away, times=2)
+        assert "no answer" in await refused(move, "pause", 60)
+        assert "no answer" in await refused(move, "resume")
+        assert await move.execute_update("resume") == "the move goes on"
+        release(step)
+        await outcome(move)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

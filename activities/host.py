@@ -25,6 +25,7 @@ from activities.signals import Signals
 from activities.standing import standing
 from clouds.kvm import admission, disks, errors, facts, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
+from clouds.kvm.controller import first_downtime
 from clouds.kvm.migration import Departing, Departure, MigrateCall
 from dwcp import control
 from models.disks import DisksReport, PrepareDisks, SettleDisks
@@ -180,6 +181,8 @@ class HostActivities:
                 report=lambda progress: _report(progress, signals, watched),
                 status=lambda: watched.status(control.status(folder.path)),
                 cut=lambda: path.stop(folder),
+                limit=lambda rate: control.limit(folder.path, rate),
+                decided=signals.decided,
             )
             return Move(
                 order,
@@ -193,7 +196,8 @@ class HostActivities:
 
     def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
         self._fence.check(order.vm, "hand the VM to libvirt")  # this thread may have been asleep since it last asked
-        wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume)
+        first = first_downtime(order.policy.max_downtime_ms)
+        wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume, first)
         call = MigrateCall(self._session(), wanted)
         with self._lock:
             self._calls[order.migration_id] = call

@@ -1,7 +1,8 @@
 """The long step: start the move or attach to it, watch it, report, obey, and tell how it ended.
 
 Each turn looks at libvirt and at the data path, lets `clouds.kvm.decision` say where the move stands, and acts on that
-and on nothing it remembers; so an attempt that finds the move half-way does just what the first one would do.
+and on nothing it remembers; so an attempt that finds the move half-way does just what the first one would do. How the
+move is steered on its way (`clouds.kvm.controller`) follows from a journal on disk, and so do people's wishes.
 A cancel, the deadline and a failed data path all end a move in one way: libvirt's job is aborted, again and again,
 until libvirt says where the VM is. Nothing ends a post-copy: the VM runs at the destination, and needs what is here.
 Losing touch with libvirtd ends nothing either: it is asked until it answers.
@@ -18,18 +19,21 @@ from typing import Literal
 
 from temporalio.exceptions import CancelledError
 
-from activities import errors
+from activities import errors, wishes
 from activities.folder import Folder, Started
 from activities.heartbeat import Stop, detached
+from activities.journal import Journal
 from clouds.kvm import errors as kvm
-from clouds.kvm.convergence import Convergence
+from clouds.kvm.controller import Controller, Goals, Reading, Step
 from clouds.kvm.decision import Call, Decision, Situation, decide
 from clouds.kvm.migration import Departure, MigrateCall, Sight
-from clouds.kvm.progress import Tracker
+from clouds.kvm.progress import JobSample, Tracker
 from dwcp.errors import ControlFailed, NotRunning
 from models import failures
 from models.datapath import DataPathStatus
+from models.decisions import Decision as Told
 from models.migration import MoveResult, MoveVm, Phase, Progress
+from models.steering import Steered, SteerMove
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,12 @@ CUT_AFTER = 5.0
 FIGURES_WITHIN = 3.0
 """How long to wait for libvirt's final figures after the VM has left."""
 
+HELD = 1
+"""Bytes a second of guest memory and disks on the link while people pause the move. The data path bounds bulk only, so
+libvirt's keepalive and its own go on."""
+HELD_DOWNTIME_MS = 1
+"""What the final pause may be meanwhile: what is left must not fit into it."""
+
 Ending = Literal["cancelled", "too long", "no data path"]
 
 
@@ -57,6 +67,10 @@ class Surroundings:
     """Of the data path; raises NotRunning, or ControlFailed when it cannot be asked."""
     cut: Callable[[], object]
     """Close this end of the data path for good."""
+    limit: Callable[[int], object]
+    """Bound what this end puts on the link, in bytes a second; raises as `status` does."""
+    decided: Callable[[Told], None]
+    """Hears of each decision, perhaps more than once."""
     now: Callable[[], float] = time.monotonic
     clock: Callable[[], float] = time.time
 
@@ -83,7 +97,10 @@ class Move:
         self._last = so_far or Progress()
         taken = max(0.0, around.clock() - started.at) if (started := folder.started()) else 0.0
         self._tracker = Tracker.resume(self._last, order.started + taken, order.memory_mib << 20)
-        self._convergence = Convergence(order.policy.mode, order.policy.finish_within)
+        self._policy = order.policy
+        self._wish: SteerMove | None = None
+        self._journal = Journal(folder, around.decided)
+        self._controller = Controller(Goals.of(order.policy, self._started().at), self._journal.decisions)
         self._post_copy = order.resume or self._last.phase == "post-copy"
         """The VM was seen to run at the destination before all of its memory was there."""
         self._wake = threading.Event()
@@ -98,12 +115,12 @@ class Move:
 
     def run(self) -> MoveResult:
         self._departure.on_completed = self._completed
-        if self._order.policy.mode != "pre-copy":  # the moment to switch is the start of a pass
-            self._departure.on_pass = self._wake.set
+        self._departure.on_pass = self._wake.set
         if self._call:
             self._call.on_end = self._wake.set
         while True:
             self._wake.clear()
+            self._heed()
             decision = self._decision()
             if decision and decision.action == "start" and not self._give_up():
                 self._begin(decision.reason)
@@ -112,7 +129,8 @@ class Move:
                 if giving_up and decision:
                     self._abort()
                 elif decision:
-                    self._switch()
+                    self._steer()
+                self._reply()
             else:
                 return self._end(decision)
             self._wake.wait(TURN)
@@ -125,7 +143,7 @@ class Move:
         """Look, report, decide; None while libvirtd does not answer."""
         self._ask_data_path()
         try:
-            sight = self._departure.look()
+            sight = self._departure.look(self._controller.held)
         except kvm.HostUnavailable as error:
             self._report(None, f"libvirtd on {self._order.source} does not answer; the move may be going on")
             if self._around.now() - self._answered > LIBVIRTD_BACK_WITHIN:
@@ -175,14 +193,98 @@ class Move:
         """When the move began, by the marker: a restart of the worker buys no time."""
         return self._folder.started() or Started(at=self._around.clock())
 
-    def _switch(self) -> None:
-        """To post-copy, when that is wanted and its moment has come. libvirt may object; then the next turn asks."""
-        if self._post_copy or self._sight.job != "migration" or self._sight.sample is None:
+    def _elapsed(self) -> float:
+        return self._around.clock() - self._started().at
+
+    def _heed(self) -> None:
+        """Take up what people want of the move since it began."""
+        wish = wishes.wish(self._folder)
+        if wish is None or wish == self._wish:
             return
-        elapsed = self._around.clock() - self._started().at
-        if why := self._convergence.advice(elapsed, self._sight.sample):
-            objection = self._departure.start_post_copy()
-            logger.info("%s: post-copy, for %s: %s", self._vm, why, objection or "started")
+        self._wish, self._policy = wish, wish.policy
+        self._controller.change(Goals.of(wish.policy, self._started().at))
+
+    def _hold_wanted(self) -> bool:
+        """A pause of the move runs out by itself, also when nobody is there to end it."""
+        return self._wish is not None and self._wish.held_until > self._around.clock()
+
+    def _steer(self) -> None:
+        """Do what the controller advises, and keep why. What libvirt objects to is advised again while it is right."""
+        if self._post_copy or self._sight.job != "migration":
+            return
+        step = self._controller.advise(self._reading())
+        if step is not None:
+            self._take(step)
+
+    def _reading(self) -> Reading:
+        sight, path = self._sight, self._path
+        sample = sight.sample or JobSample()
+        return Reading(
+            elapsed=self._elapsed(),
+            iteration=sample.iteration,
+            total=sample.total + sample.disk_total,
+            remaining=sample.remaining + sample.disk_remaining,
+            dirty_rate=sample.dirty_rate,
+            throttle=sample.throttle,
+            bandwidth=sample.bandwidth or (path.raw_rate if path else 0.0),
+            ratio=path.wire_out / path.raw_out if path and path.raw_out else 1.0,
+            link=self._path_lives and path is not None and path.state == "connected",
+            hold=self._hold_wanted(),
+            running=sight.state in ("running", "blocked"),
+        )
+
+    def _take(self, step: Step) -> None:
+        try:
+            objection = self._act(step)
+        except (NotRunning, ControlFailed) as error:
+            objection = f"the data path: {error}"
+        if objection:
+            logger.info("%s: %s (%s): refused: %s", self._vm, step.action, step.reason, objection)
+            self._controller.refused(step, objection)
+            return
+        logger.info("%s: %s %g: %s", self._vm, step.action, step.value, step.reason)
+        self._controller.done(step, self._elapsed())
+        self._journal.add(step, self._elapsed())
+
+    def _act(self, step: Step) -> str:
+        """Objections, or nothing."""
+        match step.action:
+            case "downtime":
+                return self._departure.set_downtime(int(step.value))
+            case "throttle":
+                return self._departure.throttle(int(step.value))
+            case "bandwidth":
+                return self._departure.set_bandwidth(int(step.value))
+            case "post-copy":
+                return self._departure.start_post_copy()
+            case "pause":
+                return self._departure.pause()
+            case "hold":
+                objection = self._departure.set_downtime(HELD_DOWNTIME_MS)
+                if not objection:
+                    self._around.limit(HELD)
+                return objection
+            case "release":
+                self._around.limit(self._policy.wire_mib << 20)
+                if self._sight.state == "running":  # at its switch QEMU would not hear it
+                    return self._departure.set_downtime(self._controller.downtime_ms)
+        return ""
+
+    def _reply(self) -> None:
+        """Answer people's newest wish once it holds, or never will."""
+        wish, known = self._wish, wishes.answer(self._folder)
+        if wish is None or (known is not None and known.number >= wish.number):
+            return
+        held, wanted = self._controller.held, wish.held_until > 0
+        over = self._post_copy or self._ending is not None or self._sight.state == "paused"
+        if wanted and over:
+            where = "in post-copy" if self._post_copy else "at its end"
+            reply = Steered(number=wish.number, answer=f"the move is {where}: it cannot wait any more", refused=True)
+        elif held != (wanted and self._hold_wanted()):
+            return  # it is on its way: the next turn answers
+        else:
+            reply = Steered(number=wish.number, answer="nothing crosses the link" if held else "the move goes on")
+        wishes.put_answer(self._folder, reply)
 
     def _give_up(self) -> bool:
         """Find a reason to end the move, once; raise when this attempt alone is to end."""
@@ -194,14 +296,22 @@ class Move:
         if self._ending is None:
             if stop == "cancel":
                 self._ending = "cancelled"
-            elif self._around.clock() - self._started().at > self._order.policy.finish_within:
+            elif self._controller.gave_up or self._elapsed() >= self._controller.goals.deadline:
                 self._ending = "too long"
             elif not self._path_lives or (self._path and self._path.state == "failed"):
                 self._ending = "no data path"
             if self._ending:
                 self._ending_since = self._around.now()
                 logger.warning("%s: giving the move up: %s", self._vm, self._ending)
+                self._last_words()
         return self._ending is not None
+
+    def _last_words(self) -> None:
+        """Why it is given up is a decision too. What people held back must not keep libvirt's job from its end."""
+        if self._ending == "too long" and (step := self._controller.advise(self._reading())):
+            self._take(step)
+        if self._controller.held:
+            self._take(Step("release", "the move is being ended"))
 
     def _abort(self) -> None:
         objection = self._departure.abort()
@@ -232,6 +342,8 @@ class Move:
         if decision.action == "moved":
             return self._moved()
         self._ask_data_path()
+        if self._policy.max_slowdown and decision.action == "stayed":
+            self._departure.unthrottle()
         raise self._failure(decision)
 
     def _moved(self) -> MoveResult:
@@ -247,6 +359,7 @@ class Move:
             cancel_came_too_late=self._ending == "cancelled" or self._around.stop() == "cancel",
             post_copy=self._post_copy,
             disk_total=figures.disk_total if figures else self._last.disk_total,
+            decisions=tuple(self._journal.decisions),
         )
 
     def _failure(self, decision: Decision) -> Exception:
@@ -270,9 +383,8 @@ class Move:
             case "cancelled":
                 return CancelledError(f"{where}: cancelled; {decision.reason}")
             case "too long":
-                limit = self._order.policy.finish_within
                 return kvm.MoveFailed(
-                    f"{where}: not across within finish_within = {limit:g} s; the move was aborted",
+                    f"{where}: not across {self._deadline()}; the move was aborted{self._why_given_up()}",
                     "Allow more time or downtime, or start it when the guest writes less.",
                 )
         if trouble := self._trouble():
@@ -284,6 +396,16 @@ class Move:
         return kvm.MoveFailed(
             f"{where}: {decision.reason}{self._words()}", "See libvirtd's and QEMU's log of both hosts."
         )
+
+    def _deadline(self) -> str:
+        policy, deadline = self._policy, self._controller.goals.deadline
+        if policy.finish_by is not None and deadline < policy.finish_within:
+            return f"by finish_by = {policy.finish_by.isoformat()}"
+        return f"within finish_within = {policy.finish_within:g} s"
+
+    def _why_given_up(self) -> str:
+        reasons = [told.reason for told in self._journal.decisions if told.action == "give up"]
+        return f": {reasons[-1]}" if reasons else ""
 
     def _trouble(self) -> str:
         if not self._path_lives:
@@ -305,6 +427,10 @@ class Move:
             return f"{runs}; link lost: it waits where that memory is missing" if lost else runs
         if self._ending:
             return f"giving up ({self._ending}): waiting for libvirt to end its job"
+        if self._controller.held:
+            return "paused by people: nothing crosses the link, the guest runs on at its source"
+        if self._controller.paused:
+            return "the guest stands still until it has arrived"
         if self._path and self._path.state == "link-lost":
             return "link lost: the guest runs on at its source, the data path dials again"
         return ""

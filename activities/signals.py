@@ -14,9 +14,10 @@ from typing import Protocol
 from temporalio import activity
 from temporalio.client import Client
 
+from models.decisions import Decision
 from models.migration import Progress
 
-SIGNAL = "novacron.progress"
+SIGNAL, DECISION = "novacron.progress", "novacron.decision"
 MOST = 80
 STEP = 5.0
 """Percent."""
@@ -62,13 +63,20 @@ class Signals:
         self._workflow_id, self._run_id = info.workflow_id, info.workflow_run_id
 
     def __call__(self, now: float, progress: Progress) -> None:
+        if self._sparse.worth(now, progress):
+            self._send(SIGNAL, progress)
+
+    def decided(self, decision: Decision) -> None:
+        """Every one is told: they are few. Told twice, its number says that it is the same."""
+        self._send(DECISION, decision)
+
+    def _send(self, name: str, what: Progress | Decision) -> None:
         if self._client is None or self._loop is None or self._workflow_id is None:
             return
-        if self._sparse.worth(now, progress):
-            handle = self._client.get_workflow_handle(self._workflow_id, run_id=self._run_id)
-            asyncio.run_coroutine_threadsafe(handle.signal(SIGNAL, progress), self._loop).add_done_callback(self._done)
+        handle = self._client.get_workflow_handle(self._workflow_id, run_id=self._run_id)
+        asyncio.run_coroutine_threadsafe(handle.signal(name, what), self._loop).add_done_callback(self._done)
 
     def _done(self, sent: Future[None]) -> None:
         if not sent.cancelled() and (error := sent.exception()):
             # The workflow has the heartbeat's details and the result; a lost picture of the way there is no failure.
-            logger.warning("progress of %s was not delivered: %s", self._workflow_id, error)
+            logger.warning("news of %s was not delivered: %s", self._workflow_id, error)

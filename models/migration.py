@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field, field_serializer, model_validator
 
 from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds, Text
 from models.datapath import Codec, DataPathStatus, Protection, Rdma
+from models.decisions import MOST_DECISIONS, Decision, GoalReport, Mark
 from models.store import Scope
 
 MoveMode = Literal["pre-copy", "post-copy", "hybrid"]
@@ -93,6 +94,11 @@ def wished(policy: MigrationPolicy) -> dict[str, Any]:
     return policy.model_dump(mode="json", exclude_unset=True)
 
 
+def may_switch(policy: MigrationPolicy) -> bool:
+    """The move may end in post-copy. libvirt has to be told before it starts."""
+    return policy.mode != "pre-copy" or policy.allow_post_copy
+
+
 class MigrateRequest(Model):
     """Input of the workflow novacron.MigrateVm."""
 
@@ -124,6 +130,10 @@ class Progress(Model):
     percent: Annotated[float, Field(ge=0, le=100)] = 0
     eta: Seconds | None = None
     """Seconds until the memory is across, from the rate of the last seconds; None while unknown."""
+    eta_low: Seconds | None = None
+    """The same if the link goes on as in its better seconds (a standard deviation above the mean)."""
+    eta_high: Seconds | None = None
+    """The same for its worse seconds; None while no end can be seen at that rate."""
     elapsed: Seconds = 0
     memory_total: Count = 0
     memory_remaining: Count = 0
@@ -215,6 +225,7 @@ class MoveResult(Model):
     post_copy: bool = False
     """The VM switched before all of its memory was across."""
     disk_total: Count = 0
+    decisions: Annotated[tuple[Decision, ...], Field(max_length=MOST_DECISIONS)] = ()
 
 
 class ClosePath(Model):
@@ -264,3 +275,9 @@ class MigrationOutcome(Model):
     """BLAKE3 of the memory stream, equal at both ends."""
     digest_verified: bool = False
     notes: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
+    marks: Annotated[tuple[Mark, ...], Field(max_length=64)] = ()
+    """Phases and when they began."""
+    decisions: Annotated[tuple[Decision, ...], Field(max_length=MOST_DECISIONS)] = ()
+    """What the controller did to the move, and why."""
+    goals: Annotated[tuple[GoalReport, ...], Field(max_length=16)] = ()
+    """Which goals of the policy were kept."""

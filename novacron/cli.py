@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from novacron.commands import inventory, labels, moves
+from novacron.commands import inventory, labels, moves, steer
 from novacron.commands.base import Commands, Face
 from novacron.commands.events import events
 from novacron.commands.image import image
@@ -46,8 +46,9 @@ def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
+_STEER = (steer.policy, steer.pause, steer.resume, steer.explain)
 _OWNERS = (recover, reconcile, owners)
-for command in (plan, *_MOVES, inventory.hosts, inventory.vm, events, image, lab, store, *_OWNERS):
+for command in (plan, *_MOVES, *_STEER, inventory.hosts, inventory.vm, events, image, lab, store, *_OWNERS):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 

@@ -17,6 +17,8 @@ from temporalio.client import (
     Client,
     WorkflowFailureError,
     WorkflowHandle,
+    WorkflowQueryFailedError,
+    WorkflowQueryRejectedError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
@@ -31,6 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from models import ids, queues
 from models.base import Name
+from models.decisions import Story
 from models.host import SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from models.planning import LabelReport, Plan, PlanRequest
@@ -45,6 +48,7 @@ from workflows.plan_move import PlanMove
 Watcher = Callable[[Progress], None]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _STEERED_WITHIN = timedelta(seconds=90)
+_EXPLAINED_WITHIN = timedelta(seconds=20)
 _INVENTORY_WITHIN = timedelta(minutes=5)
 
 
@@ -72,7 +76,18 @@ class Migration:
                     watch(last)
             outcome = await self._outcome()
             if watch is not None:
-                watch(last.model_copy(update={"phase": "done", "percent": 100.0, "eta": None, "memory_remaining": 0}))
+                watch(
+                    last.model_copy(
+                        update={
+                            "phase": "done",
+                            "percent": 100.0,
+                            "eta": None,
+                            "eta_low": None,
+                            "eta_high": None,
+                            "memory_remaining": 0,
+                        }
+                    )
+                )
             return outcome
 
     def follow(self, every: float = watch.EVERY) -> AsyncIterator[Progress]:
@@ -97,6 +112,30 @@ class Migration:
     async def post_copy_now(self) -> str:
         """Let the VM switch before all of its memory is across. Refused in mode pre-copy, and when it has switched."""
         return await self._steer("post_copy_now")
+
+    async def set_policy(self, **changes: Any) -> str:
+        """Change goals while it runs: finish_within (s), finish_by (ISO 8601), max_downtime_ms, max_slowdown (%),
+        allow_post_copy, allow_pause, bandwidth_mib, wire_mib. All of them, or none with the reason."""
+        return await self._steer("set_policy", changes)
+
+    async def pause(self, seconds: float = 600) -> str:
+        """Let nothing cross the link for `seconds` at most; the guest runs on at its source, the deadline goes on."""
+        return await self._steer("pause", seconds)
+
+    async def resume(self) -> str:
+        """Let a paused move go on. Refused when it is not paused."""
+        return await self._steer("resume")
+
+    async def explain(self) -> Story:
+        """Phases, decisions and goals; of an ended run too, as long as Temporal keeps it and a control worker runs."""
+        with our_errors(self.id):
+            try:
+                told: Story = await self._handle.query("decisions", result_type=Story, rpc_timeout=_EXPLAINED_WITHIN)
+            except (WorkflowQueryFailedError, WorkflowQueryRejectedError) as error:
+                raise errors.Unreachable(
+                    f"{self.id}: no control worker could tell: {error}", "Is the control worker running? Ask again."
+                ) from error
+            return told
 
     async def _steer(self, update: str, *args: Any) -> str:
         with our_errors(self.id):

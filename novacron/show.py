@@ -75,7 +75,7 @@ def _figures(report: Progress) -> str:
     if (shrunk := details.ratio(report.raw_bytes, report.wire_bytes)) != "-":
         parts.append(shrunk)
     if report.eta is not None:
-        parts.append(f"{details.duration(report.eta)} left")
+        parts.append(f"{details.eta(report)} left")
     return ", ".join([*parts, report.note] if report.note else parts)
 
 
@@ -94,6 +94,9 @@ def outcome(result: MigrationOutcome) -> None:
         ("memory digest", digest),
         ("run", f"migration {result.migration_id}, {result.redials} lanes re-dialled"),
     ]
+    if result.decisions:
+        rows.append(("decisions", f"{len(result.decisions)}; `novacron explain {result.vm}` tells them"))
+    rows += [("goal not kept", f"{goal.goal} {goal.wanted}: {goal.got}") for goal in result.goals if not goal.kept]
     rows += [("note", note) for note in result.notes]
     _print(_table([], rows))
 

@@ -18,6 +18,7 @@ from activities.fence import Fence
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
+from activities.steering import SteeringActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
@@ -33,6 +34,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     fence = Fence(settings)
     host = HostActivities(settings, client, fence=fence)
     recovery = RecoveryActivities(settings, fence)
+    steering = SteeringActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -58,6 +60,8 @@ def build(settings: HostSettings, client: Client) -> Worker:
             recovery.abort_job,
             recovery.find_marks,
             recovery.welcome_host,
+            steering.steer_move,
+            steering.revive_vm,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

@@ -58,6 +58,13 @@ class Aftermath:
             )
             return False
 
+    async def revive(self, ref: VmRef) -> None:
+        """The VM is on its source only, and may have been paused to end its move: it must run."""
+        try:
+            await self._source.revive(ref)
+        except ActivityError as error:
+            self._chronicle.note(f"{ref.vm} may be left paused on {self._source.name}: {errors.explain(error)[1]}")
+
     async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool | None) -> None:
         """Keep images the VM runs on now, or remove those of a move that failed; None: nobody can say, so neither."""
         there, listed = self._destination, ", ".join(image.path for image in disks)

@@ -39,6 +39,7 @@ from models.planning import (
     OpeningQuery,
     ProbeLink,
 )
+from models.steering import Steered, SteerMove
 from workflows import deadlines
 
 with workflow.unsafe.imports_passed_through():
@@ -47,6 +48,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.host import HostActivities
     from activities.opening import OpeningActivities
     from activities.planning import PlanningActivities
+    from activities.steering import SteeringActivities
     from activities.telling import TellActivities
 
 _call = workflow.execute_activity_method
@@ -142,6 +144,14 @@ class Host:
     async def start_post_copy(self, ref: VmRef) -> VmSighting:
         what = f"let {ref.vm} switch now, its last memory follows"
         return await _call(HostActivities.start_post_copy, ref, **self._to(deadlines.STEER, what))
+
+    async def steer(self, order: SteerMove) -> Steered:
+        what = "pause the move" if order.held_until else "change its goals"
+        return await _call(SteeringActivities.steer_move, order, **self._to(deadlines.STEER, what))
+
+    async def revive(self, ref: VmRef) -> VmSighting:
+        what = f"{ref.vm} must not stay paused"
+        return await _call(SteeringActivities.revive_vm, ref, **self._to(deadlines.DISCARD, what))
 
     async def prepare_disks(self, migration_id: str, disks: Sequence[DiskImage]) -> DisksReport:
         order = PrepareDisks(migration_id=migration_id, disks=tuple(disks), vm=self.owner)

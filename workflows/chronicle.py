@@ -14,6 +14,7 @@ from temporalio.common import SearchAttributeUpdate
 from temporalio.exceptions import ApplicationError
 
 from models import events, failures
+from models.decisions import MOST_DECISIONS, Decision, GoalReport, Mark, Story
 from models.migration import MigrationOutcome, Phase, Progress
 from workflows import details, figures
 from workflows import search_attributes as sa
@@ -22,6 +23,7 @@ from workflows.verdict import Verdict
 
 _STEP = 10.0
 _MAX_NOTES = 20
+_MAX_MARKS = 64
 _CROSSING = ("moving", "post-copy")
 """Phases in which the move step reports."""
 _ENDS = ("done", "failed", "cancelled")
@@ -33,9 +35,13 @@ class Chronicle:
         self.progress = Progress()
         self.notes: list[str] = []
         self._title = ""
-        self._published = 0.0
         self._vm = ""
         self._hosts: tuple[str, ...] = ()
+        self.marks: list[Mark] = [Mark(phase="checking", at=0)]
+        self.decisions: list[Decision] = []
+        self.moving_since = 0.0
+        """Seconds from the start of the workflow to that of the move step; 0: not begun."""
+        self._published = 0.0
         self._moves = False
         """The run is a move; a recovery tells no phases of one."""
         self._telling = Telling()
@@ -69,8 +75,12 @@ class Chronicle:
     def enter(self, phase: Phase) -> None:
         percent = 100.0 if phase == "done" else float(self.progress.percent)
         changes: dict[str, object] = {"phase": phase, "percent": percent, "elapsed": elapsed()}
+        if phase != self.progress.phase and len(self.marks) < _MAX_MARKS:
+            self.marks.append(Mark(phase=phase, at=elapsed()))
+        if phase == "moving" and not self.moving_since:
+            self.moving_since = elapsed()
         if phase not in _CROSSING:
-            changes |= {"eta": None, "raw_rate": 0.0, "wire_rate": 0.0}
+            changes |= {"eta": None, "eta_low": None, "eta_high": None, "raw_rate": 0.0, "wire_rate": 0.0}
         if phase == "done":
             changes |= {"memory_remaining": 0, "disk_remaining": 0}
         self.progress = self.progress.model_copy(update=changes)
@@ -100,6 +110,7 @@ class Chronicle:
 
     def done(self, outcome: MigrationOutcome) -> MigrationOutcome:
         self.enter("done")
+        outcome = outcome.model_copy(update={"marks": tuple(self.marks), "decisions": tuple(self.decisions)})
         kept = outcome.model_dump(include=set(events.MoveFinished.model_fields))
         self._telling.tell(events.MoveFinished(**kept), final=True)
         figures.moved(outcome, elapsed())
@@ -128,6 +139,31 @@ class Chronicle:
         await self._telling.end()
         await workflow.wait_condition(workflow.all_handlers_finished)
 
+    def decide(self, decision: Decision) -> None:
+        """A decision of the move step; told twice, it is one."""
+        if any(known.number == decision.number for known in self.decisions):
+            return
+        self.decisions = sorted([*self.decisions, decision], key=lambda each: each.number)[-MOST_DECISIONS:]
+        told = {name: getattr(decision, name) for name in ("number", "action", "value", "reason")}
+        self.tell(events.MoveDecision(vm=self._vm, **told))
+        figures.decided(decision.action)
+        self._show()
+
+    def story(self, goals: Sequence[GoalReport] = ()) -> Story:
+        source, destination = self._hosts if len(self._hosts) == 2 else ("", "")
+        return Story(
+            vm=self._vm or "unknown",
+            source=source,
+            destination=destination,
+            phase=self.progress.phase,
+            elapsed=elapsed(),
+            moving_since=self.moving_since,
+            marks=tuple(self.marks),
+            decisions=tuple(self.decisions),
+            goals=tuple(goals),
+            notes=tuple(self.notes),
+        )
+
     def note(self, text: str) -> None:
         """Something the reader of the outcome should know."""
         if len(self.notes) < _MAX_NOTES and text not in self.notes:
@@ -140,7 +176,7 @@ class Chronicle:
         self._show()
 
     def _show(self) -> None:
-        workflow.set_current_details(details.markdown(self._title, self.progress, self.notes))
+        workflow.set_current_details(details.markdown(self._title, self.progress, self.notes, self.decisions))
 
 
 def elapsed() -> float:

@@ -15,6 +15,7 @@ from temporalio.exceptions import ActivityError
 
 from models.disks import DiskImage
 from models.migration import MigrationPolicy, MoveResult, MoveVm, OpenPath, VmRef
+from models.steering import Steered, SteerMove
 from workflows import deadlines, evidence, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Host
@@ -44,6 +45,9 @@ class Crossing:
         """The VM, once the move step may have touched it."""
         self.moving = False
         """A data path is open and the move step runs over it."""
+        self.begun: MigrationPolicy | None = None
+        """What the move step was started with."""
+        self._wishes = 0
         self.result = MoveResult()
         self.recoveries = 0
 
@@ -91,7 +95,7 @@ class Crossing:
             resume=resume,
             copies=tuple(image.target for image in self._disks),
         )
-        self.moving = True
+        self.moving, self.begun = True, self.begun or policy
         try:
             self.result = await self._source.move(order)
         finally:
@@ -101,6 +105,12 @@ class Crossing:
         """Bound what the source puts on the link from now on. Raises ActivityError."""
         await self._source.limit(self._id, mib)
         self._wire_mib = mib
+
+    async def steer(self, policy: MigrationPolicy, held_until: float) -> Steered:
+        """Tell the move step what is wanted from now on. Raises ActivityError."""
+        self._wishes += 1
+        order = SteerMove(migration_id=self._id, number=self._wishes, policy=policy, held_until=held_until)
+        return await self._source.steer(order)
 
     async def come_together(
         self, where: verdict.Verdict, policy: Callable[[], MigrationPolicy], error: BaseException | None

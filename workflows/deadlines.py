@@ -143,13 +143,19 @@ HOSTS_AT_ONCE = 200
 """Questions to all hosts of a site go out in groups of this size (a workflow may have 2000 activities pending)."""
 
 
+def longest(policy: MigrationPolicy) -> float:
+    """The most seconds a move that started with this policy can be given while it runs."""
+    return max(2 * policy.finish_within, policy.finish_within + 3600)
+
+
 def move(policy: MigrationPolicy) -> ActivityConfig:
-    """The move itself gives up after `finish_within`; these bounds only catch a worker that does not.
+    """The move itself gives up after `finish_within`, which people may lengthen while it runs; these bounds only catch
+    a worker that does not.
 
     Post-copy has no deadline of its own: when these run out the workflow attaches to it again. The attempts cover
     workers that die and come back; each attaches to the job its predecessor left.
     """
-    whole = policy.finish_within + policy.resume_within + 300
+    whole = longest(policy) + policy.resume_within + 300
     return ActivityConfig(
         schedule_to_start_timeout=_seconds(300),
         start_to_close_timeout=_seconds(whole),

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from models.decisions import Decision
 from models.migration import Progress
 
 _BAR = 24
+_DECISIONS = 12
 
 
 def size(count: float) -> str:
@@ -51,7 +53,7 @@ def rows(progress: Progress) -> list[tuple[str, str]]:
     """The figures of a move, in reading order; those not known yet are left out."""
     found = [("phase", progress.phase), ("elapsed", duration(progress.elapsed))]
     if progress.eta is not None and progress.phase in ("moving", "post-copy"):
-        found.append(("memory across in", duration(progress.eta)))
+        found.append(("memory across in", eta(progress)))
     if progress.memory_total:
         left, total = size(progress.memory_remaining), size(progress.memory_total)
         found.append(("memory left", f"{left} of {total}, pass {progress.iteration}"))
@@ -69,10 +71,29 @@ def rows(progress: Progress) -> list[tuple[str, str]]:
     return found
 
 
-def markdown(title: str, progress: Progress, notes: Sequence[str] = ()) -> str:
-    """The progress page: title, bar, table, notes."""
+def eta(progress: Progress) -> str:
+    """'25 s (21 s to 33 s)'; 'or more' where no end is in sight at the lower rate. Empty while unknown."""
+    if progress.eta is None:
+        return ""
+    low = duration(progress.eta_low) if progress.eta_low is not None else duration(progress.eta)
+    high = f"to {duration(progress.eta_high)}" if progress.eta_high is not None else "or more"
+    known = progress.eta_low is not None or progress.eta_high is not None
+    return f"{duration(progress.eta)} ({low} {high})" if known else duration(progress.eta)
+
+
+def decision(one: Decision) -> str:
+    """'+52 s throttle 40 %: pre-copy gained nothing for 40 s'."""
+    unit = {"downtime": "ms", "throttle": "%", "bandwidth": "MiB/s"}.get(one.action)
+    what = f"{one.action} {one.value:g} {unit}" if unit else one.action
+    return f"+{one.at:.0f} s {what}: {one.reason}"
+
+
+def markdown(title: str, progress: Progress, notes: Sequence[str] = (), decisions: Sequence[Decision] = ()) -> str:
+    """The progress page: title, bar, table, the newest decisions, notes."""
     lines = [f"### {_cell(title)}", "", f"`{bar(progress.percent)}` {progress.percent:.1f} %", ""]
     lines += ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows(progress))]
+    if decisions:
+        lines += ["", "Decisions:", "", *(f"- {_cell(decision(one))}" for one in decisions[-_DECISIONS:])]
     if notes:
         lines += ["", *(f"- {_cell(note)}" for note in notes)]
     return "\n".join(lines) + "\n"

@@ -14,34 +14,29 @@ import asyncio
 from typing import Any, NoReturn
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, FailureError
+from temporalio.exceptions import FailureError
 
-from models import events, failures
-from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
-from workflows import ending, errors, request, steering, verdict
+from models import failures
+from models.migration import MigrationOutcome, MoveResult, Phase
+from workflows import ending, errors, goals, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Host
-from workflows.chronicle import Chronicle, elapsed
+from workflows.chronicle import elapsed
 from workflows.crossing import Crossing
 from workflows.lasting import to_the_end
 from workflows.outset import Outset
 from workflows.ownership import Ownership
+from workflows.steered import Steered
 
 _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftover": False}
 """What becomes of images made at the destination, where that is certain."""
 
 
 @workflow.defn(name="novacron.MigrateVm")
-class MigrateVm:
+class MigrateVm(Steered):
     def __init__(self) -> None:
-        self._chronicle = Chronicle()
+        super().__init__()
         self._outset = Outset(self._chronicle)
-        self._task: asyncio.Task[Any] | None = None
-        self._stop: str | None = None
-        """Reason given with the update `cancel`."""
-        self._crossing: Crossing | None = None
-        self._wire_mib: int | None = None
-        """The bound on the link, once it was changed."""
         self._late = False
         self._owner = Ownership(self._chronicle)
 
@@ -89,6 +84,8 @@ class MigrateVm:
         self._go_on_to("moving")
         assert self._crossing is not None
         await self._crossing.move(self._ref, self._policy())
+        for decision in self._crossing.result.decisions:
+            self._chronicle.decide(decision)
         self._late = self._crossing.result.cancel_came_too_late
 
     async def _end(self, error: BaseException | None) -> MigrationOutcome:
@@ -125,6 +122,8 @@ class MigrateVm:
         proof = await crossing.close()
         if where.kind == "unsettled":  # without its data path the job must come to an end
             where = await self._aftermath.confirm(self._ref)
+        if self._policy().allow_pause and where.kind in ("stayed", "leftover") and not leftover:
+            await self._aftermath.revive(self._ref)
         await crossing.settle(keep=None if leftover else _KEEP_DISKS.get(where.kind))
         if where.kind != "moved":
             self._fail(error, where)
@@ -139,19 +138,24 @@ class MigrateVm:
         outcome = ending.outcome(
             self._request.vm, way, crossing.result, crossing.recoveries, seconds, proof, self._chronicle.notes
         )
-        return self._chronicle.done(outcome)
+        self._judge(moved=True, seconds=seconds, result=crossing.result)
+        return self._chronicle.done(outcome.model_copy(update={"goals": self._goals}))
 
     def _fail(self, error: BaseException | None, where: verdict.Verdict | None) -> NoReturn:
+        self._judge(moved=False, seconds=elapsed())
         failure = ending.failure(self._request.vm, error, where, self._stopping(), self._chronicle.notes)
         self._chronicle.failed(failure, where)
         if failure.type == failures.CANCELLED and workflow.cancellation_reason() is not None and error is not None:
             raise error  # Temporal's own cancel: the run ends as Canceled, the details say where the VM is
         raise failure from error
 
-    def _policy(self) -> MigrationPolicy:
-        """As asked for, with what was changed since."""
-        asked = self._request.policy
-        return asked if self._wire_mib is None else asked.model_copy(update={"wire_mib": self._wire_mib})
+    def _judge(self, moved: bool, seconds: float, result: MoveResult | None = None) -> None:
+        """Which goals were kept; none where nothing had begun to move."""
+        chronicle, told = self._chronicle, result or MoveResult()
+        if chronicle.moving_since:
+            at = workflow.info().start_time.timestamp() + seconds
+            end = goals.End(moved, seconds - chronicle.moving_since, at, told.downtime_ms, told.post_copy)
+            self._goals = goals.judge(self._policy(), end, chronicle.decisions)
 
     def _go_on_to(self, phase: Phase) -> None:
         self._obey()
@@ -169,28 +173,6 @@ class MigrateVm:
     def _too_late(self) -> None:
         self._late = True
 
-    @workflow.query(description="How far the move is: phase, percent, ETA, rates, lanes")
-    def progress(self) -> Progress:
-        return self._chronicle.progress
-
-    @workflow.signal(name="novacron.progress", description="Report of the move step; not for people")
-    def report(self, progress: Progress) -> None:
-        self._chronicle.take(progress)
-
-    @workflow.update(description="Stop the move; the VM stays on its source. Argument: the reason, as text")
-    def cancel(self, reason: str = "") -> str:
-        self._stop = reason or "no reason given"
-        if self._task is not None:
-            self._task.cancel()
-        return (
-            f"cancelled while {self.progress().phase}; the VM stays on its source unless it is switching right now. "
-            f"The workflow ends when everything started has really ended"
-        )
-
-    @cancel.validator
-    def _still_open(self, reason: str = "") -> None:
-        steering.may_cancel(self.progress().phase, self._request.to)
-
     @workflow.update(description="Start at once instead of waiting for a window of the policy")
     def start_now(self) -> str:
         self._outset.start_now()
@@ -198,37 +180,4 @@ class MigrateVm:
 
     @start_now.validator
     def _waits(self) -> None:
-        steering.may_start_now(self.progress().phase)
-
-    @workflow.update(description="Bound what the move puts on the link. Argument: MiB a second, 0 for no bound")
-    async def set_bandwidth(self, mib: int) -> str:
-        self._wire_mib = mib
-        bound = f"{mib} MiB/s on the link" if mib else "no bound on the link"
-        self._chronicle.tell(events.PolicyChanged(vm=self._request.vm, change=bound))
-        if self._crossing is None or not self._crossing.moving:
-            return f"{bound}: noted while {self.progress().phase}, it holds from the moment the data path is open"
-        try:
-            await self._crossing.limit(mib)
-        except ActivityError as error:
-            raise errors.final(*errors.explain(error)) from error
-        return f"{bound}, from now on"
-
-    @set_bandwidth.validator
-    def _has_a_link(self, mib: int) -> None:
-        steering.may_limit(self.progress().phase, mib)
-
-    @workflow.update(
-        description="Let the VM switch now; the rest of its memory follows. Needs mode post-copy or hybrid"
-    )
-    async def post_copy_now(self) -> str:
-        try:
-            seen = await self._source.start_post_copy(self._ref)
-        except ActivityError as error:
-            raise errors.final(*errors.explain(error)) from error
-        if self.progress().phase == "moving" and verdict.presence(seen) == "half":
-            self._chronicle.enter("post-copy")
-        return f"{self._request.vm} runs on {self._request.to}; the rest of its memory follows"
-
-    @post_copy_now.validator
-    def _may_switch(self) -> None:
-        steering.may_switch(self.progress().phase, self._request.policy.mode)
+        steering.may_start_now(self._standing())

@@ -7,6 +7,7 @@ libvirtd. The job lives in the source's libvirtd: it goes on when the caller, or
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from clouds.kvm import throttle
 from clouds.kvm.connection import (
     INVALID_OPERATION,
     NO_DOMAIN,
@@ -23,17 +25,21 @@ from clouds.kvm.connection import (
     code_of,
     text_of,
 )
-from clouds.kvm.decision import Call, Job, in_post_copy
+from clouds.kvm.decision import PAUSED_FOR_MIGRATION, Call, Job, in_post_copy
 from clouds.kvm.errors import Final
 from clouds.kvm.inventory import MIGRATION_OUT, STATES
 from clouds.kvm.progress import JobSample
 from models.host import VmState
-from models.migration import MigrationPolicy, VmRef
+from models.migration import MigrationPolicy, VmRef, may_switch
+
+logger = logging.getLogger(__name__)
 
 # libvirt's virDomainMigrateFlags.
 LIVE, PEER2PEER, PERSIST_DEST, UNDEFINE_SOURCE, ABORT_ON_ERROR = 1, 2, 8, 16, 4096
-NON_SHARED_DISK, POSTCOPY, POSTCOPY_RESUME = 1 << 6, 1 << 15, 1 << 19
+NON_SHARED_DISK, AUTO_CONVERGE, POSTCOPY, POSTCOPY_RESUME = 1 << 6, 1 << 13, 1 << 15, 1 << 19
 EVENT_MIGRATION_ITERATION, EVENT_JOB_COMPLETED = 20, 21
+UNBOUNDED_MIB = (2**63 - 1) >> 20
+"""What libvirt itself tells QEMU when nothing bounds a migration (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +53,11 @@ class Departing:
     """Disks whose images are copied too."""
     resume: bool = False
     """Go on with a post-copy that broke off. Its disks have all been copied before the VM switched."""
+    downtime_ms: int | None = None
+    """What the planned pause may be at first; None: as much as the policy allows."""
 
 
-def flags(persistent: bool, wanted: Departing) -> int:
+def flags(persistent: bool, wanted: Departing, throttle: bool = False) -> int:
     """ABORT_ON_ERROR: a guest that stops on a disk error must not arrive paused and be called moved.
 
     A persistent VM keeps exactly one definition, and it goes with the VM. No TUNNELLED (the data path protects and
@@ -57,9 +65,10 @@ def flags(persistent: bool, wanted: Departing) -> int:
     """
     chosen = LIVE | PEER2PEER | ABORT_ON_ERROR
     chosen |= (PERSIST_DEST | UNDEFINE_SOURCE) if persistent else 0
-    chosen |= POSTCOPY if wanted.policy.mode != "pre-copy" else 0
+    chosen |= POSTCOPY if may_switch(wanted.policy) else 0
     if wanted.resume:
         return chosen | POSTCOPY | POSTCOPY_RESUME
+    chosen |= AUTO_CONVERGE if throttle else 0
     return chosen | (NON_SHARED_DISK if wanted.copies else 0)
 
 
@@ -71,7 +80,7 @@ def parameters(wanted: Departing) -> dict[str, Any]:
     given: dict[str, Any] = {"migrate_uri": f"unix://{wanted.folder}/ram.sock"}
     if wanted.policy.bandwidth_mib:
         given["bandwidth"] = wanted.policy.bandwidth_mib
-        if wanted.policy.mode != "pre-copy":
+        if may_switch(wanted.policy):
             given["bandwidth.postcopy"] = wanted.policy.bandwidth_mib
     if wanted.copies and not wanted.resume:
         given |= {"disks_uri": f"unix://{wanted.folder}/nbd.sock", "migrate_disks": list(wanted.copies)}
@@ -108,12 +117,16 @@ class MigrateCall:
         self.on_end()
 
     def _migrate(self, domain: Domain) -> None:
-        wanted = self._wanted
+        wanted, armed = self._wanted, False
         if not wanted.resume:  # the pause has been
-            domain.migrateSetMaxDowntime(wanted.policy.max_downtime_ms)
-        domain.migrateToURI3(
-            destination_uri(wanted.folder), parameters(wanted), flags(bool(domain.isPersistent()), wanted)
-        )
+            domain.migrateSetMaxDowntime(wanted.downtime_ms or wanted.policy.max_downtime_ms)
+            if wanted.policy.max_slowdown:
+                objection = throttle.arm(domain)
+                armed = not objection
+                if objection:
+                    logger.warning("%s: it will not be throttled: %s", wanted.vm.vm, objection)
+        chosen = flags(bool(domain.isPersistent()), wanted, armed)
+        domain.migrateToURI3(destination_uri(wanted.folder), parameters(wanted), chosen)
 
 
 @dataclass(frozen=True)
@@ -161,13 +174,14 @@ class Departure:
     ) -> None:
         self._session.__exit__(kind, error, trace)
 
-    def look(self) -> Sight:
-        """Raises HostUnavailable when libvirtd does not answer."""
+    def look(self, held: bool = False) -> Sight:
+        """Raises HostUnavailable when libvirtd does not answer. `held`: nothing crosses the link; then QEMU may be
+        stuck in the switch, and a guest seen paused is not asked for figures, which would wait for that."""
         domain = self._session.find(self._vm)
         if domain is None:
             return Sight(None)
         try:
-            return self._session.call(f"look at VM {self._vm.vm}", lambda _: _sight(domain))
+            return self._session.call(f"look at VM {self._vm.vm}", lambda _: _sight(domain, held))
         except Exception as error:
             if code_of(error) == NO_DOMAIN:
                 return Sight(None)
@@ -189,9 +203,34 @@ class Departure:
     def start_post_copy(self) -> str:
         """Let the VM switch to the destination before all of its memory is across; libvirt's objection, or nothing.
         It objects until it has begun to send memory: ask again."""
+        return self._tell("start post-copy of", lambda domain: domain.migrateStartPostCopy(0))
+
+    def set_downtime(self, milliseconds: int) -> str:
+        """How long the final pause may be, from now on; libvirt's objection, or nothing."""
+        return self._tell("set the downtime of", lambda domain: domain.migrateSetMaxDowntime(milliseconds))
+
+    def set_bandwidth(self, mib: int) -> str:
+        """MiB/s of guest memory that are read, from now on; 0 is no bound."""
+        return self._tell("bound the migration of", lambda domain: domain.migrateSetMaxSpeed(mib or UNBOUNDED_MIB))
+
+    def throttle(self, percent: int) -> str:
+        """Up to so much of the guest's CPU time is taken while it moves."""
+        return throttle.bound(self._session.get(self._vm), percent)
+
+    def unthrottle(self) -> str:
+        """For a VM that has stayed: see clouds.kvm.throttle."""
+        domain = self._session.find(self._vm)
+        return throttle.disarm(domain) if domain is not None else ""
+
+    def pause(self) -> str:
+        """Let the guest stand still until it has arrived. libvirt lets it run again at the destination; and here, when
+        the migration fails or is aborted, also by a libvirtd that was killed meanwhile."""
+        return self._tell("pause", lambda domain: domain.suspend())
+
+    def _tell(self, what: str, order: Callable[[Domain], object]) -> str:
         domain = self._session.get(self._vm)
         try:
-            self._session.call(f"start post-copy of VM {self._vm.vm}", lambda _: domain.migrateStartPostCopy(0))
+            self._session.call(f"{what} VM {self._vm.vm}", lambda _: order(domain))
         except Final as error:
             if not code_of(error):
                 raise
@@ -223,11 +262,13 @@ class Departure:
             self.on_completed()
 
 
-def _sight(domain: Domain) -> Sight:
+def _sight(domain: Domain, held: bool) -> Sight:
     number, reason = domain.state()[:2]
     state = STATES[number] if number < len(STATES) else "unknown"
     if state in ("shutoff", "crashed"):
         return Sight(state, reason)
+    if held and state == "paused" and reason == PAUSED_FOR_MIGRATION:
+        return Sight(state, reason, "migration")
     try:
         stats = domain.jobStats()
     except Exception as error:

@@ -4,7 +4,8 @@ Percent is the share of guest memory, and of disk images that are copied with it
 although every new iteration brings dirty memory back into what remains. Disks go first, and libvirt tells the size
 of the memory only after them: until then it is taken from the VM's own description. The ETA comes from how fast what
 remains shrank over the last seconds, less the dirty rate, because what is dirtied meanwhile has to cross too:
-eta = remaining / (drain - dirty); 1 GiB left at 50 MiB/s with 10 MiB/s dirtied is 25.6 s.
+eta = remaining / (drain - dirty); 1 GiB left at 50 MiB/s with 10 MiB/s dirtied is 25.6 s. Its band is the same at a
+standard deviation of the drain above and below the mean of those seconds.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 from models.datapath import DataPathStatus
@@ -34,6 +36,10 @@ class JobSample:
     """Bytes a second."""
     disk_total: int = 0
     disk_remaining: int = 0
+    bandwidth: float = 0.0
+    """Bytes a second that leave QEMU, as it measures them."""
+    throttle: int = 0
+    """Percent of its CPU time that QEMU takes from the guest."""
 
     @classmethod
     def of(cls, stats: Mapping[str, Any]) -> JobSample:
@@ -45,6 +51,8 @@ class JobSample:
             dirty_rate=float(stats.get("memory_dirty_rate", 0)) * page,
             disk_total=int(stats.get("disk_total", 0)),
             disk_remaining=int(stats.get("disk_remaining", 0)),
+            bandwidth=float(stats.get("memory_bps", 0)),
+            throttle=int(stats.get("auto_converge_throttle", 0)),
         )
 
 
@@ -90,7 +98,7 @@ class Tracker:
         return Progress(
             phase=phase,
             percent=round(self.percent, 1),
-            eta=self._eta(now),
+            **self._eta(now),
             elapsed=self.started + now - self._first,
             memory_total=newest.total,
             memory_remaining=newest.remaining,
@@ -115,13 +123,30 @@ class Tracker:
             self._drained.popleft()
         self._newest = job
 
-    def _eta(self, now: float) -> float | None:
+    def _eta(self, now: float) -> dict[str, float | None]:
+        """What remains at the mean rate, and at a standard deviation above and below it."""
         if len(self._drained) < 2:
-            return None
-        seconds = now - self._drained[0][0]
+            return {}
+        times = [at for at, _ in self._drained]
+        seconds = now - times[0]
         if seconds <= 0:
-            return None
-        drain = sum(amount for _, amount in list(self._drained)[1:]) / seconds
+            return {}
+        amounts = [amount for _, amount in self._drained][1:]
+        mean = sum(amounts) / seconds
+        spread = 0.0
+        if len(amounts) > 1 and (sampled := times[-1] - times[0]) > 0:
+            steps = [later - earlier for earlier, later in pairwise(times)]
+            squares = sum(
+                (amount - mean * step) ** 2 / step for amount, step in zip(amounts, steps, strict=True) if step
+            )
+            spread = (squares / sampled) ** 0.5
+        return {
+            "eta": self._seconds(mean),
+            "eta_low": self._seconds(mean + spread),
+            "eta_high": self._seconds(mean - spread),
+        }
+
+    def _seconds(self, drain: float) -> float | None:
         net = drain - self._newest.dirty_rate
         if net <= 0:
             return None

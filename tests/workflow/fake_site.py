@@ -34,6 +34,7 @@ from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
+from models.decisions import Decision
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.events import CloudEvent
 from models.host import (
@@ -66,6 +67,7 @@ from models.migration import (
     VmRef,
 )
 from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
+from models.steering import Steered, SteerMove
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
@@ -119,6 +121,10 @@ class FakeHost:
         self.images: set[str] = set()
         self.disks: tuple[DiskReport, ...] = ()
         self.limits: list[int] = []
+        self.wishes: list[SteerMove] = []
+        self.refuses_wishes = False
+        self.decisions: tuple[Decision, ...] = ()
+        """What the move step tells of."""
         self.moves: list[MoveVm] = []
         """Those that succeeded."""
         self.asked: VmSheet | None = None
@@ -182,6 +188,8 @@ class FakeHost:
             report = Progress(phase=self.phase, percent=percent, memory_total=256 * MIB, iteration=1)
             activity.heartbeat(report)
             await me.signal("novacron.progress", report)
+        for decision in self.decisions:
+            await me.signal("novacron.decision", decision)
         beat = asyncio.create_task(self._beat())
         try:
             await self._enter("move_vm")
@@ -304,6 +312,24 @@ class FakeSurvivor:
         await self._host._enter("welcome_host")
         self._host.reconciled = True
         return Welcomed(floor=order.floor)
+
+
+class FakeSteering:
+    """SteeringActivities of one host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.steer_move")
+    async def steer_move(self, order: SteerMove) -> Steered:
+        await self._host._enter("steer_move")
+        self._host.wishes.append(order)
+        return Steered(number=order.number, answer="done", refused=self._host.refuses_wishes)
+
+    @activity.defn(name="novacron.revive_vm")
+    async def revive_vm(self, ref: VmRef) -> VmSighting:
+        await self._host._enter("revive_vm")
+        return VmSighting(host=self._host.name, present=True, vm=self._host.vms[ref.vm])
 
 
 class FakeControl:
@@ -452,7 +478,12 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=[*activities_of(host), *activities_of(host.planning), *activities_of(FakeSurvivor(host))],
+            activities=[
+                *activities_of(host),
+                *activities_of(host.planning),
+                *activities_of(FakeSurvivor(host)),
+                *activities_of(FakeSteering(host)),
+            ],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

@@ -14,11 +14,12 @@ from activities.events import EventActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
+from activities.steering import SteeringActivities
 from activities.telling import TellActivities
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
-from tests.workflow.fake_site import FakeControl, FakeHost, FakeSurvivor, activities_of
+from tests.workflow.fake_site import FakeControl, FakeHost, FakeSteering, FakeSurvivor, activities_of
 from workers.host import build
 
 PAIRS = [
@@ -28,8 +29,9 @@ PAIRS = [
     (FakeSurvivor, RecoveryActivities),
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
+    (FakeSteering, SteeringActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities)
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

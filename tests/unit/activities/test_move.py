@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from temporalio.exceptions import ApplicationError, CancelledError
@@ -20,6 +20,7 @@ from clouds.kvm.migration import Completed, Departure, MigrateCall, Sight
 from clouds.kvm.progress import JobSample
 from dwcp.errors import ControlFailed, NotRunning
 from models.datapath import DataPathStatus, FlowStatus
+from models.decisions import Decision
 from models.migration import MigrationPolicy, MoveMode, MoveResult, MoveVm, Progress, VmRef
 
 RUNNING = Sight("running")
@@ -59,8 +60,30 @@ class PlayedDeparture:
         self.aborts = 0
         self.switches = 0
         self.objections: list[str] = []
+        self.told: list[tuple[str, int]] = []
+        """Everything else that libvirt was told."""
 
-    def look(self) -> Sight:
+    def set_downtime(self, milliseconds: int) -> str:
+        self.told.append(("downtime", milliseconds))
+        return ""
+
+    def set_bandwidth(self, mib: int) -> str:
+        self.told.append(("bandwidth", mib))
+        return ""
+
+    def throttle(self, percent: int) -> str:
+        self.told.append(("throttle", percent))
+        return ""
+
+    def unthrottle(self) -> str:
+        self.told.append(("throttle", 0))
+        return ""
+
+    def pause(self) -> str:
+        self.told.append(("pause", 0))
+        return ""
+
+    def look(self, held: bool = False) -> Sight:
         self._scene.turn += 1
         self._scene.time += 1
         seen = self._scene.plot(self._scene)
@@ -91,10 +114,15 @@ class Scene:
         self.folder = Folder(folder)
         self.reports: list[Progress] = []
         self.cuts = 0
+        self.limits: list[int] = []
+        self.decided: list[Decision] = []
 
     def cut(self) -> None:
         self.cuts += 1
         self.path = NotRunning("it was closed")
+
+    def limit(self, rate: int) -> None:
+        self.limits.append(rate)
 
     def status(self) -> DataPathStatus:
         if isinstance(self.path, Exception):
@@ -108,13 +136,14 @@ class Scene:
         so_far: Progress | None = None,
         mode: MoveMode = "pre-copy",
         resume: bool = False,
+        **goals: Any,
     ) -> MoveResult:
         order = MoveVm(
             migration_id="m1",
             vm=VmRef(vm="web"),
             source="host-a",
             destination="host-b",
-            policy=MigrationPolicy(finish_within=finish_within, mode=mode),
+            policy=MigrationPolicy(finish_within=finish_within, mode=mode, **goals),
             started=5,
             resume=resume,
         )
@@ -123,6 +152,8 @@ class Scene:
             report=self.reports.append,
             status=self.status,
             cut=self.cut,
+            limit=self.limit,
+            decided=self.decided.append,
             now=lambda: self.time,
             clock=lambda: self.time,
         )

@@ -96,6 +96,16 @@ class PlayedDomain:
     def migrateSetMaxDowntime(self, downtime: int, flags: int = 0) -> int:
         return self._do("downtime", downtime)
 
+    def migrateSetMaxSpeed(self, bandwidth: int, flags: int = 0) -> int:
+        return self._do("speed", bandwidth)
+
+    def suspend(self) -> int:
+        return self._do("suspend")
+
+    def resume(self) -> int:
+        self.now = [1, 5]
+        return self._do("resume")
+
     def migrateToURI3(self, uri: str, params: dict[str, Any], flags: int = 0) -> int:
         return self._do("migrate", uri, params, flags)
 

@@ -127,3 +127,19 @@ def test_whatever_libvirt_reports_percent_never_runs_back_and_the_report_is_vali
         progress = tracker.progress(now, sample, PATH)
         assert progress.percent >= last
         last = progress.percent
+
+
+def test_the_band_of_the_eta_is_as_wide_as_the_rate_varies() -> None:
+    def run(amounts: list[int]) -> tuple[float | None, float | None, float | None]:
+        tracker, left = Tracker(), 1000 * MIB
+        for second, amount in enumerate([0, *amounts]):
+            left -= amount * MIB
+            progress = tracker.progress(second, JobSample(total=1000 * MIB, remaining=left, iteration=1), PATH)
+        return progress.eta_low, progress.eta, progress.eta_high
+
+    steady, uneven, wild = run([50] * 6), run([20, 80, 20, 80, 20, 80]), run([0, 0, 0, 0, 0, 300])
+    assert steady == (14, 14, 14)
+    assert uneven[0] == pytest.approx(700 / 80, abs=0.1)
+    assert uneven[1] == 14
+    assert uneven[2] == pytest.approx(700 / 20)
+    assert wild[2] is None

@@ -102,6 +102,8 @@ class SiteReport(Model):
     site: Name
     hosts: Annotated[tuple[HostReport, ...], Field(max_length=2000)] = ()
     silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
+    maintenance: Annotated[dict[Name, Name], Field(max_length=2000)] = Field(default_factory=dict)
+    """Hosts that take no VM now, with the phase of their maintenance."""
 
 
 class VmSheet(Model):

@@ -4,7 +4,9 @@ from workflows.evacuate_host import EvacuateHost
 from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
 from workflows.move_many import MoveMany
+from workflows.planned import Planned
+from workflows.rebalance import Rebalance
 from workflows.survey import SurveySite
 
-WORKFLOWS: list[type] = [MigrateVm, Inventory, EvacuateHost, MoveMany, SurveySite]
+WORKFLOWS: list[type] = [MigrateVm, Inventory, EvacuateHost, MoveMany, Rebalance, Planned, SurveySite]
 """Every workflow a control worker runs."""

@@ -6,7 +6,7 @@ goes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from temporalio import workflow
 
@@ -14,7 +14,6 @@ from models import ids, queues
 from models.fleet import HostRoom, Survey, SurveyRequest, VmLoad
 from models.host import HostReport, SiteReport, VmReport
 from workflows import verdict
-from workflows.calls_fleet import FleetControl
 from workflows.inventory import ask_site
 
 
@@ -23,9 +22,7 @@ class SurveySite:
     @workflow.run
     async def run(self, request: SurveyRequest) -> Survey:
         site = queues.site_of(workflow.info().task_queue)
-        report = await ask_site(site)
-        maintenance = await FleetControl(site).in_maintenance()
-        return page(report, maintenance.hosts, request)
+        return page(await ask_site(site), request)
 
 
 async def survey(site: str, request: SurveyRequest) -> Survey:
@@ -39,10 +36,10 @@ async def survey(site: str, request: SurveyRequest) -> Survey:
     )
 
 
-def page(report: SiteReport, maintenance: Mapping[str, str], request: SurveyRequest) -> Survey:
+def page(report: SiteReport, request: SurveyRequest) -> Survey:
     """Pure: what of a site's report the request asks for."""
     unfit = {host: why[:300] for host, why in report.silent.items()}
-    unfit |= {host: f"in maintenance ({phase})" for host, phase in maintenance.items()}
+    unfit |= {host: f"in maintenance ({phase})" for host, phase in report.maintenance.items()}
     found = sorted(
         (load for host in report.hosts for load in loads(host, request) if load.name > request.after),
         key=lambda load: (load.name, load.why_not != "", load.host),

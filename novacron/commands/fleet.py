@@ -72,6 +72,7 @@ def host() -> None:
 @click.pass_obj
 def evacuate(
     face: Face,
+    /,
     host: str,
     dry_run: bool,
     slots: int | None,

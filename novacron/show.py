@@ -143,4 +143,4 @@ def _table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
 
 def _print(table: Table) -> None:
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160, soft_wrap=False)
+    (console if console.is_terminal else Console(width=160)).print(table, soft_wrap=False)

@@ -133,7 +133,7 @@ class EvacuateHost(FleetDesk):
         if workflow.info().is_continue_as_new_suggested():
             await workflow.wait_condition(workflow.all_handlers_finished)
             going_on = self._request.model_copy(update={"slots": self._slots})
-            workflow.continue_as_new(args=[going_on, self._state()])
+            workflow.continue_as_new(args=[going_on.model_dump(mode="json", exclude_unset=True), self._state()])
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._ending is not None or self._look_now, timeout=pause, timeout_summary="look again"

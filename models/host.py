@@ -12,6 +12,7 @@ from models.disks import DiskImage
 from models.events import Webhook
 from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
+from models.shares import Capacities
 from models.store import StoreSettings
 
 
@@ -56,6 +57,8 @@ class SiteSettings(Model):
 
     site: Name
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    bandwidth: Capacities | None = None
+    """What moves may use of the network; None: nothing is bounded, and nothing is shared out."""
     policies: Annotated[tuple[NamedPolicy, ...], Field(max_length=64)] = ()
     """The first that fits a VM's labels holds."""
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
@@ -165,6 +168,8 @@ class HostReport(Model):
     cpus: Count = 0
     memory_total_mib: Count
     memory_free_mib: Count
+    memory_reserve_mib: Count = 0
+    """What incoming VMs must leave free of it."""
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""
@@ -178,6 +183,8 @@ class SiteReport(Model):
     site: Name
     hosts: Annotated[tuple[HostReport, ...], Field(max_length=2000)] = ()
     silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
+    maintenance: Annotated[dict[Name, Name], Field(max_length=2000)] = Field(default_factory=dict)
+    """Hosts that take no VM now, with the phase of their maintenance."""
 
 
 class VmSheet(Model):

@@ -7,13 +7,14 @@ import sys
 
 import click
 
-from novacron.commands import inventory, labels, moves, steer
+from novacron.commands import fleet, inventory, labels, moves, steer
 from novacron.commands.base import Commands, Face
 from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
 from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
+from novacron.commands.schedule import schedule
 from novacron.commands.store import store
 from workers import traces
 
@@ -47,8 +48,9 @@ def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
 _STEER = (steer.policy, steer.pause, steer.resume, steer.explain)
-_OWNERS = (recover, reconcile, owners)
-for command in (plan, *_MOVES, *_STEER, inventory.hosts, inventory.vm, events, image, lab, store, *_OWNERS):
+_FLEET = (fleet.host, fleet.move_many, fleet.rebalance, schedule)
+_SEEN = (inventory.hosts, inventory.vm, events, owners)
+for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, recover, reconcile, image, store, lab):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 

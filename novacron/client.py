@@ -38,7 +38,7 @@ from models.host import SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from models.planning import LabelReport, Plan, PlanRequest
 from novacron import connection, errors, watch
-from workflows import request
+from workflows import convoy, request
 from workflows import search_attributes as sa
 from workflows.inventory import Inventory
 from workflows.label_vm import LabelVm
@@ -210,6 +210,7 @@ class NovaCron:
                 task_queue=queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                priority=convoy.priority(wanted.policy),
                 static_summary=f"{vm}: {source} → {to}" if source else f"{vm} → {to}",
                 static_details=f"Asked by {initiator()}. Wish: {wanted.model_dump_json(exclude_none=True)}",
                 search_attributes=self._attributes(wanted),

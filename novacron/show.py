@@ -105,7 +105,9 @@ def hosts(report: SiteReport) -> None:
     rows = [
         (
             host.host,
-            "answers",
+            f"answers; in maintenance: {report.maintenance[host.host]}"
+            if host.host in report.maintenance
+            else "answers",
             f"{host.memory_free_mib} of {host.memory_total_mib} MiB",
             str(sum(vm.state == "running" for vm in host.vms)),
             f"{host.libvirt_version} / {host.qemu_version}",
@@ -154,4 +156,4 @@ def table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
 
 def _print(table: Table) -> None:
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160, soft_wrap=False)
+    (console if console.is_terminal else Console(width=160)).print(table, soft_wrap=False)

@@ -13,8 +13,10 @@ from temporalio.worker import Worker
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
+from activities.fleet import FleetControlActivities
 from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
+from activities.shares import SharesActivities
 from activities.signing import BadSecret, secrets_of
 from activities.telling import TellActivities
 from models import queues
@@ -42,6 +44,8 @@ def build(settings: SiteSettings, client: Client) -> list[Worker]:
 
 def _moves(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
+    fleet = FleetControlActivities(settings, client)
+    shares = SharesActivities(settings, client)
     leases = LeaseActivities(settings, client)
     return Worker(
         client,
@@ -51,6 +55,11 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
         activities=[
             control.list_hosts,
             control.agents_polling,
+            fleet.host_gate,
+            fleet.in_maintenance,
+            fleet.await_moves,
+            shares.join_shares,
+            shares.leave_shares,
             leases.take_lease,
             leases.renew_lease,
             leases.hand_over_lease,

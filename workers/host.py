@@ -15,6 +15,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.context import ContextInterceptor
 from activities.fence import Fence
+from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
@@ -35,6 +36,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     host = HostActivities(settings, client, fence=fence)
     recovery = RecoveryActivities(settings, fence)
     steering = SteeringActivities(settings, fence)
+    fleet = FleetHostActivities(settings)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -52,6 +54,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
             host.close_path,
             host.move_vm,
             host.start_post_copy,
+            fleet.stop_vm,
             planning.measure_dirtying,
             planning.probe_link,
             planning.label_vm,

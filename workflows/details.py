@@ -90,15 +90,15 @@ def decision(one: Decision) -> str:
 
 def markdown(title: str, progress: Progress, notes: Sequence[str] = (), decisions: Sequence[Decision] = ()) -> str:
     """The progress page: title, bar, table, the newest decisions, notes."""
-    lines = [f"### {_cell(title)}", "", f"`{bar(progress.percent)}` {progress.percent:.1f} %", ""]
-    lines += ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows(progress))]
+    lines = [f"### {cell(title)}", "", f"`{bar(progress.percent)}` {progress.percent:.1f} %", ""]
+    lines += ["| | |", "|---|---|", *(f"| {cell(name)} | {cell(value)} |" for name, value in rows(progress))]
     if decisions:
-        lines += ["", "Decisions:", "", *(f"- {_cell(decision(one))}" for one in decisions[-_DECISIONS:])]
+        lines += ["", "Decisions:", "", *(f"- {cell(decision(one))}" for one in decisions[-_DECISIONS:])]
     if notes:
-        lines += ["", *(f"- {_cell(note)}" for note in notes)]
+        lines += ["", *(f"- {cell(note)}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """One line that cannot end its table cell."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

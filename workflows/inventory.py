@@ -11,6 +11,7 @@ from models import queues
 from models.host import HostReport, SiteReport
 from workflows import deadlines, errors
 from workflows.calls import Control, Host
+from workflows.calls_fleet import FleetControl
 
 
 @workflow.defn(name="novacron.Inventory")
@@ -36,7 +37,8 @@ async def ask_site(site: str) -> SiteReport:
                 reports.append(answer)
             else:
                 silent[host] = answer
-    return SiteReport(site=settings.site, hosts=tuple(reports), silent=silent)
+    held = (await FleetControl(site).in_maintenance()).hosts
+    return SiteReport(site=settings.site, hosts=tuple(reports), silent=silent, maintenance=held)
 
 
 async def _describe(site: str, host: str) -> HostReport | str:

@@ -68,6 +68,7 @@ class MigrateVm(Steered):
         self._source = Host(self._site, found.source)
         self._aftermath = Aftermath(self._source, self._destination, self._chronicle)
         self._crossing = Crossing(self._source, self._destination, self._aftermath, self._chronicle, self._id)
+        self._crossing.sharing = self._outset.sharing
         self._ref = await self._owner.take(self._site, found.sheet, self._source, self._destination)
         if found.half:
             self._crossing.adopt(self._ref, found)

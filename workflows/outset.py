@@ -11,13 +11,16 @@ from datetime import datetime
 from temporalio import workflow
 
 from models.migration import MigrateRequest
-from workflows import preflight
+from workflows import maintenance, preflight
 from workflows.chronicle import Chronicle
+from workflows.sharing import Sharing
 
 
 class Outset:
     def __init__(self, chronicle: Chronicle) -> None:
         self._chronicle = chronicle
+        self.sharing: Sharing | None = None
+        """The move's part in sharing the site's bandwidth, once it may start."""
         self._now = False
         """Somebody said not to wait for a window."""
 
@@ -33,6 +36,9 @@ class Outset:
             await self._wait(found.opens)
             self._chronicle.remark("")
             self._chronicle.enter("checking")
+        if not found.half:  # one in two halves must come together wherever it is
+            priority = found.sheet.policy.priority if found.sheet else wanted.policy.priority
+            self.sharing = await maintenance.pass_gate(site, found.source, wanted.to, priority)
         self._chronicle.between(f"{wanted.vm}: {found.source} → {wanted.to}", [found.source, wanted.to])
         for warning in found.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_DNS, uuid4, uuid5
 
 import pytest
 from temporalio import activity, workflow
@@ -30,13 +30,16 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from activities.fleet import FleetControlActivities
 from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
+from activities.shares import SharesActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.decisions import Decision
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.events import CloudEvent
+from models.fleet import StopResult, StopVm
 from models.host import (
     NOT_RECONCILED,
     DiskReport,
@@ -67,6 +70,7 @@ from models.migration import (
     VmRef,
 )
 from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
+from models.shares import Capacities
 from models.steering import Steered, SteerMove
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_leases import MemoryLeases
@@ -81,8 +85,24 @@ UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 MIB = 1 << 20
 
 
-def vm(state: VmState = "running", *, job: bool = False, name: str = VM, reason: int = 0) -> VmReport:
-    return VmReport(name=name, uuid=UUID, state=state, reason=reason, memory_mib=256, vcpus=1, job=job)
+def vm(
+    state: VmState = "running",
+    *,
+    job: bool = False,
+    name: str = VM,
+    reason: int = 0,
+    labels: dict[str, str] | None = None,
+) -> VmReport:
+    return VmReport(
+        name=name,
+        uuid=UUID if name == VM else str(uuid5(NAMESPACE_DNS, name)),
+        state=state,
+        reason=reason,
+        memory_mib=256,
+        vcpus=1,
+        job=job,
+        labels=labels or {},
+    )
 
 
 @dataclass
@@ -128,6 +148,9 @@ class FakeHost:
         self.moves: list[MoveVm] = []
         """Those that succeeded."""
         self.asked: VmSheet | None = None
+        self.free_mib = 2048
+        self.refuses: set[str] = set()
+        """VMs it does not admit."""
         self.phase: Phase = "moving"
         """What the move step reports."""
         self.steps: dict[str, Step] = {}
@@ -155,7 +178,7 @@ class FakeHost:
             libvirt_version="9.0.0",
             qemu_version="7.2.0",
             memory_total_mib=4096,
-            memory_free_mib=2048,
+            memory_free_mib=self.free_mib,
             vms=tuple(self.vms.values()),
             reconciled=self.reconciled,
         )
@@ -171,6 +194,9 @@ class FakeHost:
     async def admit_vm(self, sheet: VmSheet) -> Findings:
         await self._enter("admit_vm")
         self.asked = sheet
+        if sheet.vm.name in self.refuses:
+            no = Finding(id="no", severity="blocker", what=f"{self.name} will not", remedy="Try another")
+            return Findings(items=(no,))
         strange = Finding(id=NOT_RECONCILED, severity="blocker", what="just started", remedy="reconcile it")
         return Findings(items=self.findings if self.reconciled else (strange, *self.findings), copies=self.copies)
 
@@ -273,6 +299,20 @@ class FakeHost:
             await asyncio.sleep(0.05)
 
 
+class FakeFleetHost:
+    """FleetHostActivities of one host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.stop_vm")
+    async def stop_vm(self, order: StopVm) -> StopResult:
+        await self._host._enter("stop_vm")
+        stopped = self._host.vms[order.vm]
+        self._host.vms[order.vm] = stopped.model_copy(update={"state": "shutoff"})
+        return StopResult(stopped=True)
+
+
 class FakeSurvivor:
     """RecoveryActivities of one host."""
 
@@ -340,7 +380,7 @@ class FakeControl:
 
     @activity.defn(name="novacron.list_hosts")
     async def list_hosts(self) -> SiteSettings:
-        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts), policies=self._site.policies)
+        return self._site.settings()
 
     @activity.defn(name="novacron.agents_polling")
     async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:
@@ -358,6 +398,7 @@ class FakeSite:
         self.hosts = {name: FakeHost(self, name) for name in ("host-a", "host-b", "host-c")}
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
+        self.bandwidth: Capacities | None = None
         self.dead_queues: set[str] = set()
         self.policies: tuple[NamedPolicy, ...] = ()
         self.told: list[CloudEvent] = []
@@ -375,6 +416,9 @@ class FakeSite:
     @property
     def id(self) -> str:
         return ids.migrate_vm(self.name, VM)
+
+    def settings(self) -> SiteSettings:
+        return SiteSettings(site=self.name, hosts=tuple(self.hosts), policies=self.policies, bandwidth=self.bandwidth)
 
     @property
     def queue(self) -> str:
@@ -439,7 +483,7 @@ class FakeSite:
         """The site with a control worker and one worker per host."""
         async with AsyncExitStack() as stack:
             control = FakeControl(self)
-            settings = SiteSettings(site=self.name, hosts=tuple(self.hosts))
+            settings = self.settings()
             leases = LeaseActivities(settings, self.client, self.leases)
             await stack.enter_async_context(
                 Worker(
@@ -451,6 +495,8 @@ class FakeSite:
                         *activities_of(leases),
                         *activities_of(FakeTell(self)),
                         OpeningActivities().next_opening,
+                        *activities_of(FleetControlActivities(settings, self.client)),
+                        *activities_of(SharesActivities(settings, self.client)),
                     ],
                     interceptors=[Impatience(self.dead_queues)],
                 )
@@ -483,6 +529,7 @@ class FakeSite:
                 *activities_of(host.planning),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),
+                *activities_of(FakeFleetHost(host)),
             ],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),

@@ -11,6 +11,7 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
 from activities.events import EventActivities
+from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
@@ -19,7 +20,14 @@ from activities.telling import TellActivities
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
-from tests.workflow.fake_site import FakeControl, FakeHost, FakeSteering, FakeSurvivor, activities_of
+from tests.workflow.fake_site import (
+    FakeControl,
+    FakeFleetHost,
+    FakeHost,
+    FakeSteering,
+    FakeSurvivor,
+    activities_of,
+)
 from workers.host import build
 
 PAIRS = [
@@ -30,8 +38,9 @@ PAIRS = [
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
     (FakeSteering, SteeringActivities),
+    (FakeFleetHost, FleetHostActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities)
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities, FleetHostActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

@@ -57,6 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if asked.seconds is None:
         seed = SEED if asked.seed is None else asked.seed
+        random.Random(seed).shuffle(chosen)
         plan, file = iter([(each, seed) for each in chosen]), asked.results or results.FILE
         many: int | None = len(chosen)
     else:

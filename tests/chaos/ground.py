@@ -31,7 +31,7 @@ from workers.lab.settings import STATE_DIR, LabSettings
 
 HOSTS = ("host-a", "host-b")
 LINK = LinkSpec.parse(rate="200mbit")
-MEMORY_MIB, FILL_MIB, DIRTY_MIB = 128, 16, 2
+MEMORY_MIB, FILL_MIB, DIRTY_MIB = 128, 12, 1
 LIBVIRT_PORT = 16509
 GONE_WITHIN = 8.0
 """Seconds that what is ending anyway may take to be gone."""

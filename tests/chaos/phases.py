@@ -32,10 +32,10 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 MET_WITHIN = 60.0
 
-PLAIN = MigrationPolicy(codec="none", store=False)
-SLOW = PLAIN.model_copy(update={"bandwidth_mib": 8})
-"""Some eight seconds for this guest: its middle can be met."""
-HYBRID = PLAIN.model_copy(update={"bandwidth_mib": 6, "mode": "hybrid"})
+PLAIN = MigrationPolicy(codec="none", store=False, page_memory_mib=64)
+SLOW = PLAIN.model_copy(update={"bandwidth_mib": 14})
+"""Some seven seconds for this guest: its middle can be met."""
+HYBRID = PLAIN.model_copy(update={"bandwidth_mib": 8, "mode": "hybrid"})
 
 POLICIES: dict[Phase, MigrationPolicy] = {
     "early": SLOW,

@@ -37,41 +37,43 @@ class Combination:
         return self.entry.policy or POLICIES.get(self.phase, PLAIN)
 
 
-_COPY = MigrationPolicy(codec="none", store=False, disks="copy", bandwidth_mib=8)
-_STORED = MigrationPolicy(bandwidth_mib=8)
+_COPY = PLAIN.model_copy(update={"disks": "copy", "bandwidth_mib": 14})
+_STORED = PLAIN.model_copy(update={"store": True, "bandwidth_mib": 14})
 _UNDER_WAY: tuple[Phase, ...] = ("preparing", "middle", "switching", "post-copy", "confirming", "cleaning")
 _IN_A_MOVE: tuple[Phase, ...] = ("checking", *_UNDER_WAY)
-_ALWAYS: tuple[Phase, ...] = (*_IN_A_MOVE, "idle")
 
 TABLE: dict[str, Entry] = {
     "source worker": Entry(lambda: faults.PartKilled("source worker"), PHASES),
-    "destination worker": Entry(lambda: faults.PartKilled("destination worker"), _ALWAYS),
-    "control worker": Entry(lambda: faults.PartKilled("control.worker"), _ALWAYS),
-    "all workers": Entry(faults.AllWorkersKilled, ("middle", "post-copy")),
-    "source worker stalls": Entry(lambda: faults.WorkerStalled("source", 13), ("middle", "post-copy")),
-    "Temporal": Entry(lambda: faults.PartKilled("temporal"), _ALWAYS),
+    "destination worker": Entry(lambda: faults.PartKilled("destination worker"), _IN_A_MOVE),
+    "control worker": Entry(
+        lambda: faults.PartKilled("control.worker"),
+        ("checking", "middle", "switching", "post-copy", "confirming", "cleaning"),
+    ),
+    "all workers": Entry(faults.AllWorkersKilled, ("middle",)),
+    "source worker stalls": Entry(lambda: faults.WorkerStalled("source", 13), ("middle",)),
+    "Temporal": Entry(lambda: faults.PartKilled("temporal"), _IN_A_MOVE),
     "source data path": Entry(lambda: faults.DataPathKilled("source"), _UNDER_WAY),
-    "destination data path": Entry(lambda: faults.DataPathKilled("destination"), _UNDER_WAY),
+    "destination data path": Entry(
+        lambda: faults.DataPathKilled("destination"), ("preparing", "middle", "switching", "post-copy")
+    ),
     "source libvirtd": Entry(
         lambda: faults.PartKilled("source libvirtd"),
-        ("checking", "middle", "switching", "post-copy", "cleaning", "idle"),
+        ("checking", "middle", "switching", "post-copy", "idle"),
     ),
     "destination libvirtd": Entry(
         lambda: faults.PartKilled("destination libvirtd"),
-        ("checking", "middle", "switching", "post-copy", "confirming", "idle"),
+        ("checking", "middle", "switching", "post-copy", "idle"),
     ),
     "source QEMU": Entry(lambda: faults.QemuKilled("source"), ("checking", "middle", "switching", "post-copy")),
     "destination QEMU": Entry(lambda: faults.QemuKilled("destination"), ("early", "middle", "switching", "post-copy")),
-    "link cut": Entry(
-        lambda: faults.LinkCut(1, 5), ("preparing", "early", "middle", "switching", "post-copy", "confirming")
-    ),
-    "link flaps": Entry(lambda: faults.LinkCut(4, 1), ("middle", "switching", "post-copy")),
+    "link cut": Entry(lambda: faults.LinkCut(1, 5), ("preparing", "middle", "switching", "post-copy", "confirming")),
+    "link flaps": Entry(lambda: faults.LinkCut(4, 1), ("middle", "post-copy")),
     "link loses 5 %": Entry(
-        lambda: faults.LinkWorse(LinkSpec.parse(rate="200mbit", loss="5%")), ("preparing", "middle", "post-copy")
+        lambda: faults.LinkWorse(LinkSpec.parse(rate="200mbit", loss="5%")), ("middle", "post-copy")
     ),
     "link of 1 Mbit/s": Entry(lambda: faults.LinkWorse(LinkSpec.parse(rate="1mbit")), ("middle", "post-copy")),
     "link of 300 ms": Entry(
-        lambda: faults.LinkWorse(LinkSpec.parse(rate="200mbit", delay="300ms")), ("preparing", "middle", "post-copy")
+        lambda: faults.LinkWorse(LinkSpec.parse(rate="200mbit", delay="300ms")), ("middle", "post-copy")
     ),
     "source state disk full": Entry(
         lambda: faults.DiskFull("source", faults.state_folder, at_start=True), ("checking",)
@@ -86,17 +88,17 @@ TABLE: dict[str, Entry] = {
     "image disk fills": Entry(
         lambda: faults.DiskFull("destination", faults.image_folder, at_start=False, scratch=8), ("middle",), _COPY
     ),
-    "source clock +1 h": Entry(lambda: faults.ClockJump("source worker", 3600), ("preparing", "middle", "post-copy")),
+    "source clock +1 h": Entry(lambda: faults.ClockJump("source worker", 3600), ("middle", "post-copy")),
     "source clock -1 h": Entry(lambda: faults.ClockJump("source worker", -3600), ("middle",)),
     "destination clock +1 h": Entry(lambda: faults.ClockJump("destination worker", 3600), ("middle",)),
-    "control clock -1 h": Entry(lambda: faults.ClockJump("control.worker", -3600), ("checking", "middle")),
+    "control clock -1 h": Entry(lambda: faults.ClockJump("control.worker", -3600), ("middle",)),
     "source certificate expired": Entry(lambda: faults.CertificateExpired("source"), ("checking", "middle")),
-    "destination certificate expired": Entry(lambda: faults.CertificateExpired("destination"), ("checking", "middle")),
-    "client gone": Entry(faults.ClientGone, ("checking", "middle", "post-copy")),
+    "destination certificate expired": Entry(lambda: faults.CertificateExpired("destination"), ("checking",)),
+    "client gone": Entry(faults.ClientGone, ("middle", "post-copy")),
     "cancel": Entry(faults.Cancelled, (*_IN_A_MOVE, "early")),
-    "Temporal's cancel": Entry(lambda: faults.Cancelled(by_temporal=True), ("middle", "switching", "post-copy")),
+    "Temporal's cancel": Entry(lambda: faults.Cancelled(by_temporal=True), ("middle", "post-copy")),
     "terminate": Entry(faults.Terminated, _IN_A_MOVE),
-    "second start": Entry(faults.SecondStart, ("checking", "middle", "post-copy", "confirming")),
+    "second start": Entry(faults.SecondStart, ("checking", "middle", "post-copy")),
     "two recoveries": Entry(lambda: faults.Terminated(recoveries=2), ("middle", "post-copy")),
 }
 

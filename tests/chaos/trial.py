@@ -172,7 +172,7 @@ async def recovery(ground: Ground, trial: Trial, meeting: Meeting) -> list[str]:
         await _without_a_job(ground)
     on = ground.running_on()
     to = meeting.source if on == (meeting.destination,) else meeting.destination
-    return ["migrate", GUEST, "--to", to, "--disks", meeting.policy.disks]
+    return ["migrate", GUEST, "--to", to, "--disks", meeting.policy.disks, "--page-memory", "64", "--no-store"]
 
 
 _commands: dict[str, bool] = {}

@@ -15,6 +15,7 @@ from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from models import ids
+from models.migration import MigrationOutcome
 from tests.chaos import clock
 from tests.chaos.ground import HOSTS, LINK, Ground
 from tests.chaos.phases import Meeting, Phase, by_sdk
@@ -24,6 +25,9 @@ from workers.lab.errors import run
 from workers.lab.link import LinkSpec
 from workers.lab.processes import identify, send, wait_gone
 from workers.lab.settings import SCRATCH_FOLDER, STATE_DIR
+
+LEASES = "leases.db"
+"""Where the lab keeps its owner records, in its folder."""
 
 OPEN: tuple[Phase, ...] = ("checking", "preparing", "early", "middle")
 """Phases in which a cancel is obeyed."""
@@ -251,7 +255,8 @@ class ClientGone(Fault):
         async with asyncio.timeout(30):
             while (run_id := await _newest_run(ground)) == before:
                 await asyncio.sleep(0.1)
-        return ground.nc.client.get_workflow_handle(ids.migrate_vm(SITE, GUEST), run_id=run_id)
+        workflow_id = ids.migrate_vm(SITE, GUEST)
+        return ground.nc.client.get_workflow_handle(workflow_id, run_id=run_id, result_type=MigrationOutcome)
 
     async def strike(self, meeting: Meeting) -> None:
         assert self._client is not None
@@ -305,6 +310,34 @@ class SecondStart(Fault):
                 meeting.remarks.append(f"a second start was told of run {told.run_id}")
         else:
             meeting.remarks.append("a second start was let in")
+
+
+class LeaseStoreGone(Fault):
+    """The owner records' file is out of reach for a while, as a database that is down."""
+
+    def __init__(self, seconds: float = 8) -> None:
+        self._seconds = seconds
+
+    async def strike(self, meeting: Meeting) -> None:
+        file = meeting.ground.lab.settings.folder / LEASES
+        for each in _with_journals(file):
+            each.rename(each.with_name(f"{each.name}.away"))
+        file.mkdir()  # nothing can be made anew in its place
+
+    async def heal(self, meeting: Meeting) -> None:
+        await asyncio.sleep(self._seconds * meeting.chance.uniform(0.7, 1.3))  # the case itself
+        await self.restore(meeting.ground)
+
+    async def restore(self, ground: Ground) -> None:
+        file = ground.lab.settings.folder / LEASES
+        if file.is_dir():
+            file.rmdir()
+        for each in file.parent.glob(f"{LEASES}*.away"):
+            each.rename(each.with_suffix(""))
+
+
+def _with_journals(file: Path) -> list[Path]:
+    return [each for each in file.parent.glob(f"{file.name}*") if each.suffix != ".away"]
 
 
 class WorkerStalled(Fault):

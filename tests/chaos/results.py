@@ -35,8 +35,8 @@ class Row(Model):
 
     @property
     def good(self) -> bool:
-        copies = 0 if self.outcome == "stopped" else 1
-        return self.outcome in GOOD and self.copies == copies and self.counter_ok and not self.orphans
+        copies = {"stopped": (0,), "recovered": (0, 1)}.get(self.outcome, (1,))
+        return self.outcome in GOOD and self.copies in copies and self.counter_ok and not self.orphans
 
 
 _ROWS = TypeAdapter(list[Row])

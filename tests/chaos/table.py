@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from models.migration import MigrationPolicy
 from tests.chaos import faults
@@ -19,7 +20,7 @@ class Entry:
     policy: MigrationPolicy | None = None
     """Where the phase's own does not do."""
     needs: str = ""
-    """A command of `novacron` without which there is nothing to try."""
+    """A module without which there is nothing to break."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,18 @@ TABLE: dict[str, Entry] = {
     "Temporal's cancel": Entry(lambda: faults.Cancelled(by_temporal=True), ("middle", "post-copy")),
     "terminate": Entry(faults.Terminated, _IN_A_MOVE),
     "second start": Entry(faults.SecondStart, ("checking", "middle", "post-copy")),
+    "lease store gone": Entry(
+        faults.LeaseStoreGone, ("checking", "middle", "switching", "post-copy", "cleaning"), needs="models.lease"
+    ),
     "two recoveries": Entry(lambda: faults.Terminated(recoveries=2), ("middle", "post-copy")),
 }
 
-MATRIX = tuple(Combination(what, phase, entry) for what, entry in TABLE.items() for phase in entry.phases)
+MATRIX = tuple(
+    Combination(what, phase, entry)
+    for what, entry in TABLE.items()
+    if not entry.needs or find_spec(entry.needs)
+    for phase in entry.phases
+)
 
 QUICK = (
     "source worker:middle",

@@ -15,6 +15,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 
+from models import failures
 from tests.chaos.faults import Fault
 from tests.chaos.ground import HOSTS, Ground
 from tests.chaos.phases import Meeting, NotMet, met
@@ -27,6 +28,8 @@ from workers.lab.proof import WHOLE_WALK
 ENDED_WITHIN = 200.0
 WALKED_WITHIN = 60.0
 SETTLED_WITHIN = 60.0
+DOCUMENTED = frozenset(value for name, value in vars(failures).items() if name.isupper())
+"""Types of failures that docs/workflows/migrate-vm.md explains."""
 
 
 @dataclass
@@ -54,10 +57,14 @@ class Trial:
             seconds=round(self.seconds, 1),
         )
 
-    def fails(self, outcome: str, why: str) -> None:
-        """The first failure names the outcome."""
+    def ends(self, outcome: str) -> None:
+        """As it may; a failure seen before stands."""
         if not self.problems:
             self.outcome = outcome
+
+    def fails(self, outcome: str, why: str) -> None:
+        """The first failure names the outcome."""
+        self.ends(outcome)
         self.problems.append(why)
 
 
@@ -115,7 +122,9 @@ async def _ended(handle: Handle | None, trial: Trial) -> WorkflowExecutionStatus
                     trial.told = "; ".join(outcome.notes)
                 except WorkflowFailureError as error:
                     cause = error.cause
-                    trial.told = f"{cause.type}: {cause}" if isinstance(cause, ApplicationError) else repr(cause)
+                    trial.told = str(cause) if isinstance(cause, ApplicationError) else repr(cause)
+                    if isinstance(cause, ApplicationError) and cause.type not in DOCUMENTED:
+                        trial.fails("unnamed error", trial.told)
                 return (await handle.describe()).status
             await asyncio.sleep(0.5)
 
@@ -132,43 +141,42 @@ async def _judge(
         trial.fails("doubled", f"it runs on {running}")
         return
     if not running and meeting.phase in fault.ends_the_guest:
-        trial.outcome = "stopped"
+        trial.ends("stopped")
         await ground.boot(meeting.source)
     elif not held:
         trial.fails("lost", f"no host has it; the workflow: {status}, {trial.told}")
         return
     elif status == WorkflowExecutionStatus.COMPLETED:
-        trial.outcome = "moved"
+        trial.ends("moved")
         if running != (meeting.destination,):
             trial.fails("lied", f"the workflow completed, and it runs on {running}")
     elif status is None:
-        trial.outcome = "untouched"
+        trial.ends("untouched")
         if running != (meeting.source,):
             trial.fails("lost", f"no move ran, and it runs on {running}")
     else:
-        trial.outcome = "recovered" if status == WorkflowExecutionStatus.TERMINATED else "stayed"
-        if trial.outcome == "stayed" and running != (meeting.source,):
-            trial.outcome = "in doubt"
-        await _recover(ground, trial, fault, meeting)
+        told = status != WorkflowExecutionStatus.TERMINATED and running == (meeting.source,)
+        trial.ends("stayed" if told else "recovered")
+        await _recover(ground, trial, fault, meeting, told)
     await _walked(ground, trial)
     trial.left = await ground.orphans()
     if trial.left:
         trial.fails("orphans", f"left behind: {'; '.join(trial.left)}")
 
 
-async def _recover(ground: Ground, trial: Trial, fault: Fault, meeting: Meeting) -> None:
-    """One command, as a user would give it; or several at once."""
-    command = await recovery(ground, trial, meeting)
+async def _recover(ground: Ground, trial: Trial, fault: Fault, meeting: Meeting, told: bool) -> None:
+    """One command, as a user would give it; or several at once. `told`: the workflow said itself that the VM stayed."""
+    command = await recovery(ground, meeting, told)
     answers = await asyncio.gather(*(ground.command(*command) for _ in range(fault.recoveries)))
     if all(code for code, _ in answers):
         trial.fails("not recovered", f"`novacron {' '.join(command)}`: {answers[0][1]}")
 
 
-async def recovery(ground: Ground, trial: Trial, meeting: Meeting) -> list[str]:
-    """`novacron recover` where a run was terminated or ended in doubt; where it said that the VM stayed, a new move."""
-    if trial.outcome in ("recovered", "in doubt") and await _has(ground, "recover"):
+async def recovery(ground: Ground, meeting: Meeting, told: bool) -> list[str]:
+    """A new move where the workflow said that the VM stayed; else `novacron recover`."""
+    if not told and await _has(ground, "recover"):
         return ["recover", GUEST]
-    if trial.outcome == "recovered":
+    if not told:
         await _without_a_job(ground)
     on = ground.running_on()
     to = meeting.source if on == (meeting.destination,) else meeting.destination

@@ -48,7 +48,8 @@ def test_combinations_are_picked_by_fault_by_phase_or_both() -> None:
         row(outcome="stopped", copies=1),
         row(counter_ok=False),
         row(orphans=1),
-        row(outcome="in doubt"),
+        row(outcome="recovered", copies=2),
+        row(outcome="unnamed error"),
     ],
 )
 def test_what_is_lost_doubled_broken_or_left_behind_is_not_good(bad: Row) -> None:

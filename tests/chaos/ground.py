@@ -107,11 +107,18 @@ class Ground:
     def domains(self, host: str) -> dict[str, tuple[str, int]]:
         """Every domain the host's libvirt knows: its state and libvirt's reason."""
         libvirt = _libvirt()
+        found: dict[str, tuple[str, int]] = {}
         try:
             with contextlib.closing(libvirt.openReadOnly(self.lab.settings.libvirt_uri(host))) as connection:
-                return {domain.name(): _state(domain) for domain in connection.listAllDomains()}
+                for domain in connection.listAllDomains():
+                    try:
+                        found[domain.name()] = _state(domain)
+                    except libvirt.libvirtError as error:
+                        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it has just gone
+                            raise
         except libvirt.libvirtError as error:
             raise LabError(f"libvirt of {host} does not answer: {error}") from error
+        return found
 
     # parts
 

@@ -17,7 +17,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from models import ids
 from models.migration import MigrationOutcome
 from tests.chaos import clock
-from tests.chaos.ground import HOSTS, LINK, Ground
+from tests.chaos.ground import HOSTS, LEASES, LINK, Ground
 from tests.chaos.phases import Meeting, Phase, by_sdk
 from tests.integration.scene import GUEST, SITE, Handle, break_one_stream
 from workers.lab.certificates import Authority
@@ -25,9 +25,6 @@ from workers.lab.errors import run
 from workers.lab.link import LinkSpec
 from workers.lab.processes import identify, send, wait_gone
 from workers.lab.settings import SCRATCH_FOLDER, STATE_DIR
-
-LEASES = "leases.db"
-"""Where the lab keeps its owner records, in its folder."""
 
 OPEN: tuple[Phase, ...] = ("checking", "preparing", "early", "middle")
 """Phases in which a cancel is obeyed."""

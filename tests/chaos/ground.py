@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,6 +33,8 @@ from workers.lab.settings import STATE_DIR, LabSettings
 HOSTS = ("host-a", "host-b")
 LINK = LinkSpec.parse(rate="200mbit")
 MEMORY_MIB, FILL_MIB, DIRTY_MIB = 128, 12, 1
+LEASES = "leases.db"
+"""The owner records, in the lab's folder."""
 LIBVIRT_PORT = 16509
 GONE_WITHIN = 8.0
 """Seconds that what is ending anyway may take to be gone."""
@@ -46,6 +49,7 @@ class Ground:
         self._listening = contextlib.ExitStack()
         self._heard: Heartbeats | None = None
         self.scratch = False
+        self._uuid = ""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -81,11 +85,11 @@ class Ground:
         """Start the guest anew, and listen to it from its first line on."""
         self._listening.close()
         await asyncio.to_thread(self._remove_guest)
-        await asyncio.to_thread(
+        guest = await asyncio.to_thread(
             self.lab.boot_guest, GUEST, on, memory_mib=MEMORY_MIB, fill=0 if scratch else FILL_MIB,
             dirty=0 if scratch else DIRTY_MIB, check=1, scratch=scratch,
         )  # fmt: skip
-        self.scratch = bool(scratch)
+        self.scratch, self._uuid = bool(scratch), guest.uuid
         self._heard = self._listening.enter_context(self.lab.heartbeats(GUEST, from_start=True))
 
     def _remove_guest(self) -> None:
@@ -172,7 +176,17 @@ class Ground:
         held = self.held_on()
         for host in self.hosts:
             found += [f"{host.name}: {what}" for what in self._left_on(host, host.name in held)]
+        found += self._leases_held()
         return tuple(dict.fromkeys(found))
+
+    def _leases_held(self) -> list[str]:
+        """Operations that still hold the guest's owner record."""
+        file = self.lab.settings.folder / LEASES
+        if not file.is_file():
+            return []
+        with contextlib.closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=10)) as records:
+            question = "SELECT lock, operation FROM novacron_leases WHERE uuid = ? AND operation <> ''"
+            return [f"lease held by {lock} {by}" for lock, by in records.execute(question, (self._uuid,))]
 
     def _left_on(self, host: Host, has_guest: bool) -> Iterator[str]:
         for name, (state, reason) in self.domains(host.name).items():

@@ -15,6 +15,7 @@ import asyncio
 import os
 import random
 import secrets
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     except LabError as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         print("chaos: interrupted; the lab is down", file=sys.stderr)
         return 130
     return _summary(trials)
@@ -93,6 +94,10 @@ def settings() -> LabSettings:
 async def _run(plan: Iterator[tuple[Combination, int]], many: int | None, file: Path) -> list[Trial]:
     done: list[Trial] = []
     begun = time.monotonic()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     async with Ground.opened(settings()) as ground:
         for combination, seed in plan:
             print(f"{_ahead(len(done), many, begun)} {combination.name} ... ", end="", flush=True)

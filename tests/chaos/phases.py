@@ -5,7 +5,7 @@
 | checking | the destination's worker stands still | Temporal has given it a question |
 | preparing | the link is cut | the source's data path process is there, dialling |
 | early, middle | a bound on the bandwidth | the move reports 2 %, or 20 to 60 %, by the seed |
-| switching | the destination's libvirtd stands still | the source's libvirt has paused the VM for the switch |
+| switching | the destination's libvirtd stands still | the source's VM is paused, and nothing crosses any more |
 | post-copy | a bound on the bandwidth | the move reports post-copy |
 | confirming | the destination's worker stands still | the workflow says so |
 | cleaning | the source's data path process stands still | the workflow says so |
@@ -31,6 +31,8 @@ Phase = Literal["checking", "preparing", "early", "middle", "switching", "post-c
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 MET_WITHIN = 60.0
+QUIET_LOOKS = 8
+"""Looks, a tenth of a second apart, that must find no byte more."""
 
 PLAIN = MigrationPolicy(codec="none", store=False, page_memory_mib=64)
 SLOW = PLAIN.model_copy(update={"bandwidth_mib": 14})
@@ -131,6 +133,7 @@ async def _switching(meeting: Meeting) -> AsyncIterator[None]:
     await _percent(meeting, 20)
     with ground.held(ground.lab.pid_of(f"{meeting.destination}.libvirtd")):
         await _until(lambda: _paused(meeting), "the source was not paused for the switch")
+        await _quiet(meeting)
         yield
 
 
@@ -208,6 +211,16 @@ async def _dials(meeting: Meeting) -> bool:
 async def _paused(meeting: Meeting) -> bool:
     state = (await asyncio.to_thread(meeting.ground.domains, meeting.source)).get(GUEST)
     return state is not None and state[0] == "paused"
+
+
+async def _quiet(meeting: Meeting) -> None:
+    """Nothing crosses any more: the destination has all memory, and the request to start the VM awaits its libvirtd."""
+    before, same = -1, 0
+    async with asyncio.timeout(MET_WITHIN):
+        while same < QUIET_LOOKS:
+            await asyncio.sleep(0.1)
+            status = await asyncio.to_thread(meeting.ground.scene.data_path_status, meeting.source)
+            before, same = status.raw_out, same + 1 if status.raw_out == before else 0
 
 
 async def _until(holds: Callable[[], Awaitable[bool]], otherwise: str) -> None:

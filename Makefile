@@ -2,9 +2,10 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=NOVACRON_LAB,NOVACRON_LAB_DIR,NOVACRON_LAB_PORT)
 BIN := .venv/bin
 ARGS ?=
+SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test fuzz bench bench-datapath lab-up lab-down clean
+.PHONY: help setup demo check test fuzz chaos bench bench-datapath lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ test: check ## everything, on real parts too (ARGS="-k cut" picks)
 
 fuzz: setup ## feed every decoder with damaged input for ten minutes (ARGS="--seconds 60 --only frame,recipe")
 	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+chaos: setup ## break every part in every phase of a move (SECONDS=600: at random; ARGS="--only cancel" picks)
+	@$(SUDO) $(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
 bench: setup ## measure NovaCron against QEMU's own methods (ARGS="--only 100:idle" picks rows)
 	@$(SUDO) $(BIN)/python -m bench.migrate $(ARGS)

@@ -9,12 +9,14 @@
 | clouds.kvm HostUnavailable | HostUnavailable | yes |
 | dwcp StartFailed, ControlFailed | DataPathFailed | yes |
 | dwcp, any other | DataPathFailed | no |
+| a disk of the host that takes no more | HostUnavailable | yes |
 
 Anything else is a bug: it passes as it is, and Temporal retries it with its trace in the history.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -41,6 +43,8 @@ _TYPES: tuple[tuple[type[Exception], str, bool], ...] = (
 )
 """(error below, type, final); the first that fits."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
 
 def final(kind: str, message: str) -> ApplicationError:
     return ApplicationError(message, type=kind, non_retryable=True)
@@ -55,6 +59,12 @@ def of(error: Exception) -> Exception:
     for below, kind, is_final in _TYPES:
         if isinstance(error, below):
             return ApplicationError(str(error), type=kind, non_retryable=is_final)
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return retryable(
+            failures.HOST_UNAVAILABLE,
+            f"a disk of this host takes no more: {error}. Make room where its settings put state_dir, the store and "
+            f"the images of VMs, and start again",
+        )
     return error
 
 

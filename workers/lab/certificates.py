@@ -38,31 +38,33 @@ class Authority:
         """Certificate and key for the host `name` (its DNS alternative name); made once, then reused."""
         certificate_file, key_file = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         if not (_lasts(certificate_file) and key_file.exists() and self._signed(certificate_file)):
-            key = ec.generate_private_key(ec.SECP256R1())
-            certificate = (
-                _builder(name, key.public_key(), _HOST_YEARS)
-                .issuer_name(self._certificate.subject)
-                .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-                .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-                .add_extension(_usage(signs_certificates=False), critical=True)
-                .add_extension(
-                    x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-                    critical=False,
-                )
-                .add_extension(
-                    x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
-                )
-                .sign(self._key, hashes.SHA256())
-            )
-            _save_key(key_file, key)
-            certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+            self.reissue(name)
         return TlsFiles(certificate=str(certificate_file), key=str(key_file), authority=str(self._certificate_file))
+
+    def reissue(self, name: str, days: float = 365 * _HOST_YEARS) -> None:
+        """Make the host's key and certificate anew, valid for `days` from now on; less than 0: it has expired."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = (
+            _builder(name, key.public_key(), days)
+            .issuer_name(self._certificate.subject)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        _save_key(self.folder / f"{name}.key", key)
+        (self.folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def _create(self, common_name: str) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _builder(common_name, key.public_key(), _AUTHORITY_YEARS)
+            _builder(common_name, key.public_key(), 365 * _AUTHORITY_YEARS)
             .issuer_name(_name(common_name))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_usage(signs_certificates=True), critical=True)
@@ -81,15 +83,16 @@ def _name(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 
-def _builder(subject: str, key: ec.EllipticCurvePublicKey, years: int) -> x509.CertificateBuilder:
+def _builder(subject: str, key: ec.EllipticCurvePublicKey, days: float) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
+    until = now + timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(_name(subject))
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=365 * years))
+        .not_valid_before(min(now, until) - timedelta(hours=1))
+        .not_valid_after(until)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

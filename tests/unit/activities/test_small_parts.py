@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from datetime import UTC, datetime, timedelta
@@ -177,6 +178,7 @@ async def test_the_control_worker_knows_its_site() -> None:
         (dwcp.StartFailed("port"), "DataPathFailed", False),
         (dwcp.NotRunning("gone"), "DataPathFailed", False),
         (dwcp.Refused("certificate"), "DataPathFailed", True),
+        (OSError(errno.ENOSPC, "No space left on device"), "HostUnavailable", False),
     ],
 )
 def test_every_error_below_has_its_type_here(below: Exception, kind: str, final: bool) -> None:

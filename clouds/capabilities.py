@@ -115,9 +115,9 @@ class Offer:
     how: str
 
 
-_WORKS = "works"
-_NONE = "not offered"
-_LATER = "not built"
+_WORKS: Literal["works"] = "works"
+_NONE: Literal["not offered"] = "not offered"
+_LATER: Literal["not built"] = "not built"
 OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "aws": {
         "Instances": Offer(_WORKS, "EC2"),

@@ -14,11 +14,12 @@ at most the n blocks again that were in flight. Cursor of a read: blocks below a
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from clouds.aws.session import AwsSession, tag_dict, tag_list
 from clouds.capabilities import Note, Range
@@ -37,7 +38,13 @@ PAGE = 1000
 """Blocks listed at once: their tokens are used within seconds."""
 FLUSH_EVERY = 64
 """Blocks read between two flushes of the target, 32 MiB: what may have to be read again after a crash."""
-_STATES = {"pending": "pending", "completed": "ready", "error": "failed", "recoverable": "failed", "recovering": "pending"}
+_STATES: dict[str, Literal["pending", "ready", "failed"]] = {
+    "pending": "pending",
+    "completed": "ready",
+    "error": "failed",
+    "recoverable": "failed",
+    "recovering": "pending",
+}
 
 
 @dataclass
@@ -81,7 +88,8 @@ class AwsBlocks:
             raise Conflict(f"snapshot {order.base} is {base.state}", "A delta needs a base that is complete.")
         if source.size > base.size:
             raise BadDisk(
-                f"the disk has {source.size} bytes and its base {order.base} {base.size}", "A disk that grew is sent whole."
+                f"the disk has {source.size} bytes and its base {order.base} {base.size}",
+                "A disk that grew is sent whole.",
             )
         return self._send(order, base, source, blocks(source, changed), note, resume)
 
@@ -101,15 +109,18 @@ class AwsBlocks:
             return snapshot(found["Snapshots"][0])
         tags = [{"ResourceType": "snapshot", "Tags": tag_list({TAG: token})}]
         made = self._aws.call(
-            f"snapshot {volume}", "ec2", "create_snapshot", VolumeId=volume, TagSpecifications=tags, Description="NovaCron"
+            f"snapshot {volume}",
+            "ec2",
+            "create_snapshot",
+            VolumeId=volume,
+            TagSpecifications=tags,
+            Description="NovaCron",
         )
         return snapshot(made)
 
     def delete_disk(self, disk: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             self._aws.call(f"delete snapshot {disk}", "ec2", "delete_snapshot", SnapshotId=disk)
-        except NotFound:
-            pass
 
     def export_disk(self, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
         ask = partial(self._aws.call, f"list the blocks of {disk}", "ebs", "list_snapshot_blocks", SnapshotId=disk)
@@ -123,7 +134,13 @@ class AwsBlocks:
     # Writing.
 
     def _send(
-        self, order: DiskOrder, base: Snapshot | None, source: Reader, moved: Iterator[Block], note: Note, resume: Cursor | None
+        self,
+        order: DiskOrder,
+        base: Snapshot | None,
+        source: Reader,
+        moved: Iterator[Block],
+        note: Note,
+        resume: Cursor | None,
     ) -> Transferred:
         cursor = resume or self._start(order, base, source.size)
         note(cursor)
@@ -136,9 +153,7 @@ class AwsBlocks:
         tally = _Tally()
         put = partial(self._put, cursor.disk)
         for item, _ in in_order(put, self._unsent(moved, cursor, tally, done), self._parallel):
-            cursor = Cursor(
-                disk=cursor.disk, next_block=item.block.index + 1, sent=item.count, prefix=item.after
-            )
+            cursor = Cursor(disk=cursor.disk, next_block=item.block.index + 1, sent=item.count, prefix=item.after)
             note(cursor)
         if not done:
             self._complete(cursor, tally, note)
@@ -224,7 +239,7 @@ class AwsBlocks:
 
     def _listed(self, ask: Any, key: str) -> Iterator[dict[str, Any]]:
         """All blocks, ascending. Pages are asked for one by one, so that tokens are young."""
-        above, page = 0, {}
+        above, page = 0, dict[str, str]()
         while True:
             answer = ask(MaxResults=PAGE, **page)
             if answer.get("BlockSize", BLOCK) != BLOCK:
@@ -239,7 +254,14 @@ class AwsBlocks:
             page = {"NextToken": answer["NextToken"]}
 
     def _receive(
-        self, disk: str, listed: Iterator[dict[str, Any]], target: Disk, note: Note, resume: Cursor | None, *, delta: bool
+        self,
+        disk: str,
+        listed: Iterator[dict[str, Any]],
+        target: Disk,
+        note: Note,
+        resume: Cursor | None,
+        *,
+        delta: bool,
     ) -> Transferred:
         cursor = resume or Cursor(disk=disk)
         size = self.get_snapshot(disk).size
@@ -290,9 +312,7 @@ class AwsBlocks:
         if not token:  # of a change: the block is gone, and reads as zeros
             return bytes(BLOCK)
         what = f"read block {index} of {disk}"
-        answer = self._aws.call(
-            what, "ebs", "get_snapshot_block", SnapshotId=disk, BlockIndex=index, BlockToken=token
-        )
+        answer = self._aws.call(what, "ebs", "get_snapshot_block", SnapshotId=disk, BlockIndex=index, BlockToken=token)
         data = self._aws.read(what, answer["BlockData"], BLOCK + 1)
         if len(data) != BLOCK or answer["DataLength"] != BLOCK:
             raise Damaged(f"block {index} of {disk} came with {len(data)} bytes, not {BLOCK}", "It is read again.")

@@ -24,8 +24,8 @@ class AwsCatalogue:
     def list_sizes(self, page: str = "", limit: int = 100) -> SizePage:
         """Those that boot an image of ours: not Macs. AWS takes 5 to 100 as `limit`; a page may hold fewer."""
         more = {"NextToken": page} if page else {}
-        size = min(max(limit, SMALLEST_PAGE), LARGEST_PAGE)
-        answer = self._aws.call("list sizes", "ec2", "describe_instance_types", MaxResults=size, **more)
+        most = min(max(limit, SMALLEST_PAGE), LARGEST_PAGE)
+        answer = self._aws.call("list sizes", "ec2", "describe_instance_types", MaxResults=most, **more)
         sizes = [size for told in answer["InstanceTypes"] if (size := _size(told))]
         return SizePage(items=tuple(sizes), next=answer.get("NextToken") or "")
 
@@ -40,20 +40,18 @@ class AwsCatalogue:
         try:
             told = self._aws.call(f"read quota {code}", "service-quotas", "get_service_quota", **which)["Quota"]
         except NotFound:  # never changed for this account
-            told = self._aws.call(
-                f"read quota {code}", "service-quotas", "get_aws_default_service_quota", **which
-            )["Quota"]
+            told = self._aws.call(f"read quota {code}", "service-quotas", "get_aws_default_service_quota", **which)[
+                "Quota"
+            ]
         used = self._vcpus_in_use() if code == VCPUS else None
         return Quota(name=told["QuotaName"], limit=told["Value"], used=used, unit="vCPU" if code == VCPUS else "")
 
     def _vcpus_in_use(self) -> float:
         """Of running instances, standard or not: never too few."""
-        used, page = 0, {}
+        used, page = 0, dict[str, str]()
         states = [{"Name": "instance-state-name", "Values": ["pending", "running"]}]
         while True:
-            answer = self._aws.call(
-                "count vCPUs", "ec2", "describe_instances", Filters=states, MaxResults=1000, **page
-            )
+            answer = self._aws.call("count vCPUs", "ec2", "describe_instances", Filters=states, MaxResults=1000, **page)
             for told in (instance for group in answer["Reservations"] for instance in group["Instances"]):
                 cpu = told.get("CpuOptions", {})
                 used += cpu.get("CoreCount", 1) * cpu.get("ThreadsPerCore", 1)

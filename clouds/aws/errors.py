@@ -11,46 +11,63 @@ _LATER = "It is tried again; if it stays so, lower calls.parallel or ask AWS for
 _QUOTA = "Ask for more in Service Quotas, or remove what is no longer needed."
 _PERMISSION = "Give these credentials the action; docs/clouds.md has the whole IAM policy."
 
-_CODES: tuple[tuple[str, type[errors.CloudError], str], ...] = (
+_CODES: tuple[tuple[type[errors.CloudError], str, str], ...] = (
     (
-        r"RequestLimitExceeded|Throttling(Exception)?|RequestThrottled(Exception)?|ThrottledException|"
-        r"TooManyRequestsException|SlowDown|EC2ThrottledException|BandwidthLimitExceeded",
         errors.Throttled,
+        r"RequestLimitExceeded|Throttling(Exception)?|RequestThrottled(Exception)?|ThrottledException|SlowDown|"
+        r"TooManyRequestsException|EC2ThrottledException|BandwidthLimitExceeded",
         _LATER,
     ),
-    (r"ConcurrentLimitExceededException|\w*Concurrent\w*LimitExceeded|PendingSnapshotsLimitExceeded", errors.Busy, "Other snapshots are being made."),
     (
-        r"ExpiredToken(Exception)?|RequestExpired|TokenRefreshRequired",
-        errors.CredentialsExpired,
-        "Renew the credentials of this worker (aws sso login, role, instance profile), and see that its clock is right.",
-    ),
-    (
-        r"AuthFailure|InvalidClientTokenId|UnrecognizedClientException|SignatureDoesNotMatch|MissingAuthenticationToken|"
-        r"InvalidSignatureException|IncompleteSignature|OptInRequired|NotSignedUp",
-        errors.NotAuthenticated,
-        "Check the credentials, and that the account uses this service and region.",
-    ),
-    (r"UnauthorizedOperation|AccessDenied(Exception)?|Blocked|KMSKeyNotAccessibleFault", errors.NotPermitted, _PERMISSION),
-    (
-        r"\w*LimitExceeded(Exception)?|ServiceQuotaExceededException|InsufficientAddressCapacity|MaxSpotInstance\w*",
-        errors.QuotaExceeded,
-        _QUOTA,
-    ),
-    (
-        r"Insufficient\w*Capacity|InsufficientFreeAddressesInSubnet",
         errors.Busy,
+        r"ConcurrentLimitExceededException|\w*Concurrent\w*LimitExceeded|PendingSnapshotsLimitExceeded",
+        "Other snapshots are being made.",
+    ),
+    (
+        errors.Busy,
+        r"Insufficient\w*Capacity|InsufficientFreeAddressesInSubnet",
         "AWS has none of these right now: it is tried again; another zone or size may have.",
     ),
-    (r"\w+\.(NotFound|Unknown|Unavailable)|NoSuch\w+|ResourceNotFoundException", errors.NotFound, "Check the id and the region."),
-    (r"IncorrectInstanceState|IncorrectState|VolumeInUse|OperationNotPermitted", errors.Conflict, "Look at its state first."),
     (
-        r"IdempotentParameterMismatch|IdempotentInstanceTerminated|ConflictException|\w+\.(Duplicate|InUse)|ResourceInUse|"
-        r"ResourceAlreadyExistsException",
+        errors.CredentialsExpired,
+        r"ExpiredToken(Exception)?|RequestExpired|TokenRefreshRequired",
+        "Renew the credentials of this worker (aws sso login, role, instance profile), and check its clock.",
+    ),
+    (
+        errors.NotAuthenticated,
+        r"AuthFailure|InvalidClientTokenId|UnrecognizedClientException|SignatureDoesNotMatch|MissingAuthenticationToken|"
+        r"InvalidSignatureException|IncompleteSignature|OptInRequired|NotSignedUp",
+        "Check the credentials, and that the account uses this service and region.",
+    ),
+    (
+        errors.NotPermitted,
+        r"UnauthorizedOperation|AccessDenied(Exception)?|Blocked|KMSKeyNotAccessibleFault",
+        _PERMISSION,
+    ),
+    (errors.QuotaExceeded, r"\w*LimitExceeded(Exception)?|ServiceQuotaExceededException", _QUOTA),
+    (
+        errors.NotFound,
+        r"\w+\.(NotFound|Unknown|Unavailable)|NoSuch\w+|ResourceNotFoundException",
+        "Check the id and the region.",
+    ),
+    (
         errors.Conflict,
+        r"IncorrectInstanceState|IncorrectState|VolumeInUse|OperationNotPermitted",
+        "Look at its state first.",
+    ),
+    (
+        errors.Conflict,
+        r"Idempotent(ParameterMismatch|InstanceTerminated)|ConflictException|\w+\.(Duplicate|InUse)|ResourceInUse|"
+        r"ResourceAlreadyExistsException",
         "Something else holds the name or the token: use another, or remove what holds it.",
     ),
-    (r"InternalError|InternalServerException|InternalFailure|ServerInternal|Unavailable|ServiceUnavailable", errors.Unavailable, "It is tried again."),
-)  # fmt: skip
+    (
+        errors.Unavailable,
+        r"InternalError|InternalServerException|InternalFailure|ServerInternal|Unavailable|ServiceUnavailable",
+        "It is tried again.",
+    ),
+)
+"""(our error, AWS's codes, remedy); the first that fits the whole code."""
 _STALE = {"INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"}
 """Tokens of an older list: the next attempt lists anew."""
 
@@ -58,6 +75,7 @@ _STALE = {"INVALID_BLOCK_TOKEN", "INVALID_PAGE_TOKEN"}
 def translate(error: Exception, what: str) -> Exception:
     """Ours for one of botocore's; any other is a bug and passes unchanged. `what` names the act."""
     from botocore import exceptions as theirs
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, theirs.ClientError):
         return _of_answer(error.response, what)
@@ -69,7 +87,7 @@ def translate(error: Exception, what: str) -> Exception:
         return errors.Invalid(f"cannot {what}: {error}", "Mend the profile or region in the settings.")
     if isinstance(error, theirs.ParamValidationError):
         return errors.Invalid(f"cannot {what}: {error}", "This SDK refuses the request before it is sent.")
-    if isinstance(error, theirs.HTTPClientError | theirs.ConnectionError | theirs.ResponseParserError):
+    if isinstance(error, theirs.HTTPClientError | theirs.ConnectionError | ResponseParserError):
         return errors.Unavailable(f"cannot {what}: {error}", "It is tried again; check the network and the endpoint.")
     if isinstance(error, theirs.BotoCoreError):
         return errors.Final(f"cannot {what}: {error}", "See the words of the SDK.")
@@ -83,7 +101,7 @@ def _of_answer(answer: dict[str, Any], what: str) -> errors.CloudError:
     text = f"cannot {what}: AWS says {code}: {message}"
     if answer.get("Reason") in _STALE:
         return errors.Busy(text, "The list is read anew.", code)
-    for pattern, kind, remedy in _CODES:
+    for kind, pattern, remedy in _CODES:
         if re.fullmatch(pattern, code):
             return kind(text, remedy, code)
     if status >= 500:

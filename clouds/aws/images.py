@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 from clouds.aws.session import AwsSession, tag_dict, tag_list
@@ -42,10 +43,8 @@ class AwsImages:
         return _image(answer["Images"][0])
 
     def delete_image(self, image: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             self._aws.call(f"deregister {image}", "ec2", "deregister_image", ImageId=image)
-        except NotFound:
-            pass
 
     def _named(self, order: ImageOrder) -> CloudImage | None:
         filters = [{"Name": "name", "Values": [order.name]}]

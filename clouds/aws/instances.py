@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from clouds.aws.session import AwsSession, tag_dict, tag_list
@@ -80,10 +81,8 @@ class AwsInstances:
         return self.get_instance(instance)
 
     def terminate_instance(self, instance: str) -> None:
-        try:
+        with contextlib.suppress(NotFound):
             self._aws.call(f"terminate {instance}", "ec2", "terminate_instances", InstanceIds=[instance])
-        except NotFound:
-            pass
 
     def _all(self, answer: dict[str, Any]) -> list[Instance]:
         return [self._instance(told) for group in answer["Reservations"] for told in group["Instances"]]

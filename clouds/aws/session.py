@@ -67,7 +67,9 @@ class AwsSession:
             import boto3
             from botocore.config import Config
         except ImportError as error:
-            raise MissingPackage(f"boto3 is not installed ({error})", "Install novacron[aws] on this worker.") from error
+            raise MissingPackage(
+                f"boto3 is not installed ({error})", "Install novacron[aws] on this worker."
+            ) from error
         settings, calls = self.settings, self.settings.calls
         config = Config(
             retries={"total_max_attempts": calls.attempts, "mode": "standard"},
@@ -77,7 +79,9 @@ class AwsSession:
             user_agent_extra="novacron",
         )
         session = boto3.Session(profile_name=settings.profile, region_name=settings.region)
-        return session.client(service, endpoint_url=settings.endpoints.get(service, settings.endpoint_url), config=config)
+        return session.client(
+            service, endpoint_url=settings.endpoints.get(service, settings.endpoint_url), config=config
+        )
 
 
 def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:

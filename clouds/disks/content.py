@@ -128,7 +128,9 @@ class RawFile:
             self._handle = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
             self.size = os.lseek(self._handle, 0, os.SEEK_END)
         except OSError as error:
-            raise BadDisk(f"{path} cannot be opened: {error.strerror}", "Check the path and its permissions.") from error
+            raise BadDisk(
+                f"{path} cannot be opened: {error.strerror}", "Check the path and its permissions."
+            ) from error
 
     def __enter__(self) -> RawFile:
         return self

@@ -173,7 +173,9 @@ def _pack(source: Path, source_format: DiskFormat, part: Path, size: int) -> Non
     _run("qemu-img", "convert", "-q", "-f", _QEMU[source_format], "-O", "raw", str(source), str(raw))
     with raw.open("r+b") as file:
         file.truncate(-(-size // ALIGNED["gcp"]) * ALIGNED["gcp"])
-    _run("tar", "--format=oldgnu", "--sparse", "--owner=0", "--group=0", "-C", str(raw.parent), "-czf", str(part), MEMBER)
+    _run(
+        "tar", "--format=oldgnu", "--sparse", "--owner=0", "--group=0", "-C", str(raw.parent), "-czf", str(part), MEMBER
+    )
     raw.unlink()
 
 
@@ -216,7 +218,9 @@ def _connected(server: subprocess.Popen[str], socket: str, path: str | Path) -> 
                 said = (server.stderr.read(4000) if server.stderr else "").strip()
                 raise BadDisk(f"qemu-nbd cannot open {path}: {said}", "See its words.") from None
             if time.monotonic() > until:
-                raise BadDisk(f"qemu-nbd did not open {path} within {QUESTION_WITHIN:.0f} s", "See its storage.") from None
+                raise BadDisk(
+                    f"qemu-nbd did not open {path} within {QUESTION_WITHIN:.0f} s", "See its storage."
+                ) from None
             time.sleep(0.005)
     with session:
         yield session
@@ -254,4 +258,3 @@ def _missing(tool: str) -> MissingPackage:
     package = "qemu-utils" if tool.startswith("qemu") else tool
     assert shutil.which(tool) is None
     return MissingPackage(f"{tool} is not installed here", f"Install the package {package}.")
-

@@ -56,23 +56,21 @@ class MemoryDisk:
     """A small disk of zeros, to read and to write."""
 
     size: int
-    bytes: bytearray = field(init=False)
-    reads: list[tuple[int, int]] = field(default_factory=list)
+    held: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
-        self.bytes = bytearray(self.size)
+        self.held = bytearray(self.size)
 
     def read(self, offset: int, length: int) -> bytes:
         assert 0 <= offset <= offset + length <= self.size
-        self.reads.append((offset, length))
-        return bytes(self.bytes[offset : offset + length])
+        return bytes(self.held[offset : offset + length])
 
     def data(self) -> Sequence[tuple[int, int]]:
         return [(0, self.size)]
 
     def write(self, offset: int, data: bytes) -> None:
         assert 0 <= offset <= offset + len(data) <= self.size
-        self.bytes[offset : offset + len(data)] = data
+        self.held[offset : offset + len(data)] = data
 
     def zero(self, offset: int, length: int) -> None:
         self.write(offset, bytes(length))
@@ -82,12 +80,12 @@ class MemoryDisk:
 
     def copy(self) -> MemoryDisk:
         other = MemoryDisk(self.size)
-        other.bytes[:] = self.bytes
+        other.held[:] = self.held
         return other
 
     def blocks(self) -> dict[int, bytes]:
         """As Cloud.content tells it."""
-        cut = {i // BLOCK: bytes(self.bytes[i : i + BLOCK]).ljust(BLOCK, b"\0") for i in range(0, self.size, BLOCK)}
+        cut = {i // BLOCK: bytes(self.held[i : i + BLOCK]).ljust(BLOCK, b"\0") for i in range(0, self.size, BLOCK)}
         return {index: data for index, data in cut.items() if data.strip(b"\0")}
 
 

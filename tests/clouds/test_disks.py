@@ -1,4 +1,4 @@
-"""Image formats with the real qemu-img: content is the same in all of them, and bad images are refused with a reason."""
+"""Image formats with the real qemu-img: one content in all of them, and bad images refused with a reason."""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,7 +16,17 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 
 from tests.clouds.aws.wire import AwsFault
 
-SIZES = ("t3.micro", "t3.large", "m5.large", "m5.xlarge", "m6g.large", "c4.large", "t2.small", "mac1.metal", "c7g.large")
+SIZES = (
+    "t3.micro",
+    "t3.large",
+    "m5.large",
+    "m5.xlarge",
+    "m6g.large",
+    "c4.large",
+    "t2.small",
+    "mac1.metal",
+    "c7g.large",
+)
 BLOCK = 512 << 10
 OWNER = "123456789012"
 Tags = list[dict[str, str]]
@@ -156,7 +165,7 @@ class StrictEbs:
         data = disk.blocks[p["BlockIndex"]]
         checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
         return {
-            "DataLength": BLOCK, "BlockData": io.BytesIO(data).read(), "Checksum": checksum, "ChecksumAlgorithm": "SHA256"
+            "DataLength": BLOCK, "BlockData": data, "Checksum": checksum, "ChecksumAlgorithm": "SHA256"
         }  # fmt: skip
 
     # EC2: snapshots and images.
@@ -168,7 +177,9 @@ class StrictEbs:
         found = [disk for disk in self.snapshots.values() if not ids or disk.id in ids]
         for rule in p.get("Filters", ()):
             assert rule["Name"].startswith("tag:"), rule
-            found = [d for d in found if any(t["Key"] == rule["Name"][4:] and t["Value"] in rule["Values"] for t in d.tags)]
+            found = [
+                d for d in found if any(t["Key"] == rule["Name"][4:] and t["Value"] in rule["Values"] for t in d.tags)
+            ]
         for disk in found:
             if disk.state == "pending" and disk.looks:
                 disk.looks -= 1
@@ -203,16 +214,22 @@ class StrictEbs:
         for mapping in p["BlockDeviceMappings"]:
             disk = self.snapshots.get(mapping["Ebs"]["SnapshotId"])
             if disk is None:
-                raise AwsFault("InvalidSnapshot.NotFound", f"The snapshot {mapping['Ebs']['SnapshotId']} does not exist.")
+                raise AwsFault(
+                    "InvalidSnapshot.NotFound", f"The snapshot {mapping['Ebs']['SnapshotId']} does not exist."
+                )
             if disk.state != "completed":
                 raise AwsFault("InvalidSnapshot", f"{disk.id} is not completed.")
             mappings.append({**mapping, "Ebs": {"VolumeSize": disk.gib, **mapping["Ebs"]}})
-        image = {
+        image: dict[str, Any] = {
             "ImageId": f"ami-{self._next():017x}",
             "State": "pending",
             "BlockDeviceMappings": mappings,
             "Tags": _tags(p, "image"),
-            **{k: p[k] for k in ("Name", "Architecture", "RootDeviceName", "BootMode", "EnaSupport", "Description") if k in p},
+            **{
+                k: p[k]
+                for k in ("Name", "Architecture", "RootDeviceName", "BootMode", "EnaSupport", "Description")
+                if k in p
+            },
         }
         self.images[image["ImageId"]] = image
         return {"ImageId": image["ImageId"]}
@@ -272,13 +289,15 @@ class StrictEbs:
 
     def _start_answer(self, disk: Disk) -> dict[str, Any]:
         return {
-            "SnapshotId": disk.id, "OwnerId": OWNER, "Status": disk.state, "StartTime": datetime(2026, 1, 1, tzinfo=UTC),
-            "VolumeSize": disk.gib, "BlockSize": BLOCK, "Tags": disk.tags,
+            "SnapshotId": disk.id, "OwnerId": OWNER, "Status": disk.state, 
+            "StartTime": datetime(2026, 1, 1, tzinfo=UTC), "VolumeSize": disk.gib, "BlockSize": BLOCK, "Tags": disk.tags,
         }  # fmt: skip
 
     def _snapshot_of_ebs(self, id: str) -> Disk:
         if id not in self.snapshots:
-            raise AwsFault("ResourceNotFoundException", f"The snapshot '{id}' does not exist.", 404, "SNAPSHOT_NOT_FOUND")
+            raise AwsFault(
+                "ResourceNotFoundException", f"The snapshot '{id}' does not exist.", 404, "SNAPSHOT_NOT_FOUND"
+            )
         return self.snapshots[id]
 
     def _pending(self, id: str) -> Disk:

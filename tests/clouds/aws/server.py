@@ -32,7 +32,9 @@ FAULTS: dict[tuple[str, Kind], AwsFault] = {
     ("ebs", "throttle"): AwsFault("RequestThrottledException", "Rate exceeded.", 400, "ACCOUNT_THROTTLED"),
     ("servicequotas", "throttle"): AwsFault("ThrottlingException", "Rate exceeded.", 400),
     ("ec2", "quota"): AwsFault("VcpuLimitExceeded", "You have requested more vCPU capacity than your limit of 5."),
-    ("ebs", "quota"): AwsFault("ServiceQuotaExceededException", "Quota exceeded.", 402, "DEPENDENCY_SERVICE_QUOTA_EXCEEDED"),
+    ("ebs", "quota"): AwsFault(
+        "ServiceQuotaExceededException", "Quota exceeded.", 402, "DEPENDENCY_SERVICE_QUOTA_EXCEEDED"
+    ),
     ("ec2", "permission"): AwsFault("UnauthorizedOperation", "You are not authorized to perform this operation.", 403),
     ("ebs", "permission"): AwsFault("AccessDeniedException", "Not authorized.", 403, "UNAUTHORIZED_ACCOUNT"),
     ("ec2", "expired"): AwsFault("RequestExpired", "Request has expired."),
@@ -80,7 +82,7 @@ class AwsServer:
 
     def instances(self) -> list[str]:
         """Ids of those that are not terminated."""
-        return [i.id for backend in _backends() for i in backend.all_instances() if i.state_name != "terminated"]
+        return [i.id for backend in _backends() for i in backend.all_instances() if i.state != "terminated"]
 
     def _app(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         request = Request(environ)

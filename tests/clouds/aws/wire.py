@@ -70,7 +70,7 @@ def read(request: Request) -> Call:
         operation = request.headers["X-Amz-Target"].split(".")[-1]
     else:
         request.raw_path = request.path  # type: ignore[attr-defined]  # moto's own requests have it
-        operation = finder._get_action_from_method_and_request_uri(request)
+        operation = finder._get_action_from_method_and_request_uri(request)  # type: ignore[arg-type]  # reads what both have
     operation_model = model.operation_model(operation)
     params = PROTOCOL_PARSERS[protocol](operation_model, map_type=dict).parse(
         {

@@ -14,9 +14,9 @@ at most the n blocks again that were in flight. Cursor of a read: blocks below a
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -31,6 +31,8 @@ from models.clouds import Cursor, DeltaOrder, DiskOrder, Snapshot, Transferred
 
 GIB = 1 << 30
 PARENT_TAG = "novacron-parent"
+CONTENT_TAG = "novacron-content"
+"""Content hash of what was sent, set before a snapshot is completed: a later attempt compares."""
 IDLE_MINUTES = 4320
 """AWS gives a pending snapshot up after this long without a block: its longest, three days, so that a worker that was
 down over a weekend can go on."""
@@ -119,7 +121,7 @@ class AwsBlocks:
         return snapshot(made)
 
     def delete_disk(self, disk: str) -> None:
-        with contextlib.suppress(NotFound):
+        with suppress(NotFound):
             self._aws.call(f"delete snapshot {disk}", "ec2", "delete_snapshot", SnapshotId=disk)
 
     def export_disk(self, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
@@ -152,12 +154,16 @@ class AwsBlocks:
         done = there.state == "ready"
         tally = _Tally()
         put = partial(self._put, cursor.disk)
-        for item, _ in in_order(put, self._unsent(moved, cursor, tally, done), self._parallel):
-            cursor = Cursor(disk=cursor.disk, next_block=item.block.index + 1, sent=item.count, prefix=item.after)
-            note(cursor)
+        with closing(in_order(put, self._unsent(moved, cursor, tally, done), self._parallel)) as results:
+            for item, _ in results:
+                cursor = Cursor(disk=cursor.disk, next_block=item.block.index + 1, sent=item.count, prefix=item.after)
+                note(cursor)
+        content = tally.content.hexdigest()
+        if done and there.tags.get(CONTENT_TAG) != content:
+            raise _changed(cursor.disk)
         if not done:
             self._complete(cursor, tally, note)
-        return Transferred(disk=cursor.disk, size=there.size, content=tally.content.hexdigest(), blocks=tally.count)
+        return Transferred(disk=cursor.disk, size=there.size, content=content, blocks=tally.count)
 
     def _start(self, order: DiskOrder, base: Snapshot | None, size: int) -> Cursor:
         tags = {"Name": order.name, **order.tags, TAG: order.token}
@@ -194,10 +200,7 @@ class AwsBlocks:
 
     def _same(self, cursor: Cursor, tally: _Tally) -> None:
         if (tally.count, tally.content.hexdigest()) != (cursor.sent, cursor.prefix):
-            raise SourceChanged(
-                f"the disk is not the one whose first {cursor.sent} blocks are in {cursor.disk}",
-                "Send it again under another step's token, from a source that does not change.",
-            )
+            raise _changed(cursor.disk)
 
     def _put(self, disk: str, item: _Sending) -> None:
         self._aws.call(
@@ -221,6 +224,8 @@ class AwsBlocks:
                 "ChecksumAggregationMethod": "LINEAR",
             }
         what = f"complete {cursor.disk}"
+        tags = tag_list({CONTENT_TAG: tally.content.hexdigest()})
+        self._aws.call(f"tag {cursor.disk}", "ec2", "create_tags", Resources=[cursor.disk], Tags=tags)
         self._aws.call(
             what, "ebs", "complete_snapshot", SnapshotId=cursor.disk, ChangedBlocksCount=tally.count, **checksum
         )
@@ -268,16 +273,17 @@ class AwsBlocks:
         tally = _Tally()
         get = partial(self._get, disk)
         unflushed = 0
-        for index, data in in_order(get, self._unread(listed, cursor, tally, target, delta), self._parallel):
-            block = Block(index["BlockIndex"], data)
-            if delta or not block.empty:
-                self._write(target, block)
-                tally.add(block.index, hashlib.sha256(block.data).digest())
-            unflushed += 1
-            if unflushed == FLUSH_EVERY:
-                target.flush()
-                unflushed = 0
-                note(_reached(disk, block.index + 1, tally))
+        with closing(in_order(get, self._unread(listed, cursor, tally, target, delta), self._parallel)) as results:
+            for item, data in results:
+                block = Block(item["BlockIndex"], data)
+                if delta or not block.empty:
+                    self._write(target, block)
+                    tally.add(block.index, hashlib.sha256(block.data).digest())
+                unflushed += 1
+                if unflushed == FLUSH_EVERY:
+                    target.flush()
+                    unflushed = 0
+                    note(_reached(disk, block.index + 1, tally))
         target.flush()
         return Transferred(disk=disk, size=size, content=tally.content.hexdigest(), blocks=tally.count)
 
@@ -336,6 +342,13 @@ class AwsBlocks:
     def _read_back(self, target: Disk, index: int) -> Block:
         room = max(0, min(BLOCK, target.size - index * BLOCK))
         return Block(index, target.read(index * BLOCK, room).ljust(BLOCK, b"\0") if room else bytes(BLOCK))
+
+
+def _changed(disk: str) -> SourceChanged:
+    return SourceChanged(
+        f"the source is not what an earlier attempt sent to {disk}",
+        "Send it again under another step's token, from a source that does not change.",
+    )
 
 
 def _reached(disk: str, next_block: int, tally: _Tally) -> Cursor:

@@ -186,6 +186,14 @@ class StrictEbs:
                 disk.state = disk.ending if not disk.looks else "pending"
         return {"Snapshots": [disk.told() for disk in found]}
 
+    def CreateTags(self, p: dict[str, Any]) -> dict[str, Any]:
+        """Of snapshots; those of instances are moto's."""
+        for name in p["Resources"]:
+            disk = self._snapshot_of_ebs(name)
+            given = {tag["Key"] for tag in p["Tags"]}
+            disk.tags = [tag for tag in disk.tags if tag["Key"] not in given] + p["Tags"]
+        return {}
+
     def CreateSnapshot(self, p: dict[str, Any]) -> dict[str, Any]:
         if p["VolumeId"] not in self.volumes:
             raise AwsFault("InvalidVolume.NotFound", f"The volume '{p['VolumeId']}' does not exist.")
@@ -289,8 +297,8 @@ class StrictEbs:
 
     def _start_answer(self, disk: Disk) -> dict[str, Any]:
         return {
-            "SnapshotId": disk.id, "OwnerId": OWNER, "Status": disk.state, 
-            "StartTime": datetime(2026, 1, 1, tzinfo=UTC), "VolumeSize": disk.gib, "BlockSize": BLOCK, "Tags": disk.tags,
+            "SnapshotId": disk.id, "OwnerId": OWNER, "Status": disk.state, "VolumeSize": disk.gib, "BlockSize": BLOCK,
+            "StartTime": datetime(2026, 1, 1, tzinfo=UTC), "Tags": disk.tags,
         }  # fmt: skip
 
     def _snapshot_of_ebs(self, id: str) -> Disk:

@@ -101,6 +101,15 @@ def test_a_source_that_changed_behind_a_crash_is_not_mixed(cloud: Cloud, images:
     assert images.get_snapshot(journal.kept[-1].disk).state == "pending", "it was not completed"
 
 
+def test_a_complete_disk_is_not_taken_for_a_source_that_changed(cloud: Cloud, images: ImageImport) -> None:
+    """The first attempt's answer was lost, and its cursor too; the VM wrote on."""
+    source = small_disk()
+    images.import_disk(order(), source, ignore)
+    source.write(5, b"changed")
+    with pytest.raises(SourceChanged, match="another step's token"):
+        images.import_disk(order(), source, ignore)
+
+
 @pytest.mark.parametrize("kind", ["lose", "drop", "throttle", "unavailable"])
 def test_a_passing_fault_in_any_step_is_not_seen(cloud: Cloud, images: ImageImport, kind: Kind) -> None:
     for call in (cloud.calls.start, cloud.calls.write, cloud.calls.finish):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clouds.adapters import connect
+from clouds.aws.session import AwsSession
 from models.clouds import AwsSettings, CallSettings
 from tests.clouds.aws.server import AwsServer
 from tests.clouds.faults import FaultPlan
@@ -30,6 +31,8 @@ class AwsCloud:
             calls=CallSettings(attempts=3, parallel=4, poll=0.01, finish_within=30, read_timeout=20),
         )
         self.adapter = connect(self.settings)
+        self.session = AwsSession(self.settings)
+        """For what the adapter never does."""
 
     @property
     def faults(self) -> FaultPlan:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,8 @@ from clouds.prices import of
 from models.clouds import AwsSettings
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.scene import MemoryDisk, ignore, order, small_disk
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,16 @@ def test_a_snapshot_that_stays_pending_is_unavailable_not_lost(aws: AwsCloud) ->
     assert isinstance(imports, AwsBlocks)
     with pytest.raises(errors.Unavailable, match="did not complete snap-"):
         imports.import_disk(order(), small_disk(), ignore)
+
+
+def test_the_documented_policy_allows_what_the_adapter_calls_and_no_more() -> None:
+    page = (ROOT / "docs" / "clouds.md").read_text()
+    policy = json.loads(page.split("```json\n")[1].split("```")[0])
+    allowed = {action.lower() for statement in policy["Statement"] for action in statement["Action"]}
+    code = "\n".join(path.read_text() for path in (ROOT / "clouds" / "aws").glob("*.py"))
+    calls = re.findall(r'"(ec2|ebs|service-quotas)",\s*"([a-z]+_[a-z_]+)"', code)
+    assert len(calls) > 15
+    assert {f"{service.replace('-', '')}:{name.replace('_', '')}" for service, name in calls} == allowed
 
 
 def test_a_region_without_prices_has_none() -> None:

@@ -10,7 +10,6 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from clouds.aws.session import AwsSession
 from tests.clouds.aws.ebs import BLOCK
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.aws.wire import AwsFault, Drift, write, write_fault
@@ -19,7 +18,7 @@ from tests.clouds.scene import ignore, order, small_disk
 
 @pytest.fixture
 def ebs(aws: AwsCloud) -> Any:
-    return AwsSession(aws.settings)._client("ebs")
+    return aws.session._client("ebs")
 
 
 def put(ebs: Any, snapshot: str, index: int = 0, data: bytes = b"\1" * BLOCK, **other: Any) -> Any:

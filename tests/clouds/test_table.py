@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from clouds import capabilities
@@ -30,6 +32,11 @@ def test_the_table_is_whole_and_gives_a_reason_in_every_cell() -> None:
 def test_what_works_is_under_test() -> None:
     working = {cloud for cloud, row in OFFERS.items() if any(offer.state == "works" for offer in row.values())}
     assert working == set(BUILT)
+
+
+def test_every_capability_has_a_contract() -> None:
+    modules = "".join(path.read_text() for path in (Path(__file__).parent / "contract").glob("test_*.py"))
+    assert all(f'pytestmark = pytest.mark.capability("{capability}")' in modules for capability in CAPABILITIES)
 
 
 def test_an_adapter_has_what_the_table_says(cloud: Cloud) -> None:

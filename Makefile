@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test fuzz chaos bench bench-datapath lab-up lab-down clean
+.PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,7 +16,7 @@ setup: ## install what is missing: packages, .venv, the guest (Debian 12, root o
 demo: setup ## move a real VM live between two real hosts, and prove it (JSON=1: end with one line of JSON)
 	@$(SUDO) $(BIN)/novacron demo $(if $(JSON),--json) $(ARGS)
 
-check: setup ## the fast part of the tests: lint, types, unit tests (no root)
+check: setup ## the fast part of the tests: lint, types, unit tests, clouds (no root)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -24,6 +24,9 @@ check: setup ## the fast part of the tests: lint, types, unit tests (no root)
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
 	$(SUDO) $(BIN)/pytest $(if $(ARGS),$(ARGS),-m "real or temporal")
+
+test-clouds: setup ## the cloud adapters by their real SDKs against fakes that answer over HTTP; ends with what works (no root)
+	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds)
 
 fuzz: setup ## feed every decoder with damaged input for ten minutes (ARGS="--seconds 60 --only frame,recipe")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -7,21 +7,18 @@ policy follows from the type alone.
 
 from __future__ import annotations
 
+from clouds import errors
 
-class KvmError(Exception):
+
+class KvmError(errors.CloudError):
     """Base. `str(error)` is `<what happened>. <what to do next>`."""
 
-    def __init__(self, what: str, remedy: str) -> None:
-        super().__init__(f"{what.rstrip('.')}. {remedy}")
-        self.what = what
-        self.remedy = remedy
 
-
-class Retryable(KvmError):
+class Retryable(KvmError, errors.Retryable):
     """The same call may succeed later."""
 
 
-class Final(KvmError):
+class Final(KvmError, errors.Final):
     """The same call gives the same answer until someone changes something."""
 
 
@@ -29,7 +26,7 @@ class HostUnavailable(Retryable):
     """libvirtd does not answer, or stopped answering half-way. Says nothing about the VMs, which run on."""
 
 
-class NotFound(Final):
+class NotFound(Final, errors.NotFound):
     """The VM is not on this host."""
 
 

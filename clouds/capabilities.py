@@ -1,0 +1,175 @@
+"""What an adapter can do: five small interfaces, and the table of which cloud has which, with the reason where not.
+
+All calls block and raise `clouds.errors` only. A call that changes something takes a token (clouds.tokens) or names the
+one thing it acts on; made twice it has the effect of once. Long transfers tell `note` how far they came after every
+block that is certain, and go on from a Cursor. `note` may raise: that is how a caller cancels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+from clouds.disks.content import Disk, Reader
+from clouds.errors import NotOffered
+from models.clouds import (
+    Cloud,
+    CloudId,
+    CloudImage,
+    Cursor,
+    DeltaOrder,
+    DiskOrder,
+    ImageOrder,
+    Instance,
+    InstanceOrder,
+    InstancePage,
+    Price,
+    Quota,
+    SizePage,
+    Snapshot,
+    Transferred,
+)
+
+Note = Callable[[Cursor], None]
+Range = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+class Instances(Protocol):
+    """Virtual machines. Changes return at once with the state as it is then; `get_instance` tells how they went."""
+
+    def list_instances(self, page: str = "", limit: int = 100) -> InstancePage: ...
+    def get_instance(self, instance: CloudId) -> Instance:
+        """Raises NotFound, also for one that is long terminated."""
+
+    def create_instance(self, order: InstanceOrder, token: str) -> Instance: ...
+    def start_instance(self, instance: CloudId) -> Instance: ...
+    def stop_instance(self, instance: CloudId) -> Instance: ...
+    def reboot_instance(self, instance: CloudId, token: str) -> Instance:
+        """A second call with the same token does not reboot again."""
+
+    def terminate_instance(self, instance: CloudId) -> None:
+        """Also when it is gone already."""
+
+
+class ImageImport(Protocol):
+    """Disks from here become disks and bootable images there."""
+
+    def import_disk(self, order: DiskOrder, source: Reader, note: Note, resume: Cursor | None = None) -> Transferred:
+        """The whole disk; all-zero blocks are not sent. Raises SourceChanged when `resume` is of other content."""
+
+    def create_image(self, order: ImageOrder) -> CloudImage: ...
+    def get_image(self, image: CloudId) -> CloudImage: ...
+    def delete_image(self, image: CloudId) -> None:
+        """The image, not its disks. Also when it is gone already."""
+
+    def get_snapshot(self, disk: CloudId) -> Snapshot: ...
+    def delete_disk(self, disk: CloudId) -> None:
+        """An imported disk or snapshot, finished or half-way. Also when it is gone already."""
+
+
+class ImageExport(Protocol):
+    """Disks there become content here."""
+
+    def create_snapshot(self, volume: CloudId, token: str) -> Snapshot:
+        """Crash-consistent, of a volume that may be in use. Pending at first: `get_snapshot` of ImageImport tells."""
+
+    def export_disk(self, disk: CloudId, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
+        """All blocks of a snapshot into a `target` that reads as zeros, each verified. Raises Damaged."""
+
+
+class BlockDelta(Protocol):
+    """Only what changed, in either direction."""
+
+    def import_delta(
+        self, order: DeltaOrder, source: Reader, changed: tuple[Range, ...], note: Note, resume: Cursor | None = None
+    ) -> Transferred:
+        """A new disk: `order.base` with the `changed` ranges as `source` has them, zeros too."""
+
+    def export_delta(
+        self, base: CloudId, disk: CloudId, target: Disk, note: Note, resume: Cursor | None = None
+    ) -> Transferred:
+        """Turns a `target` that holds `base` into `disk`."""
+
+
+class Catalogue(Protocol):
+    """What there is to be had, and for how much."""
+
+    def list_sizes(self, page: str = "", limit: int = 100) -> SizePage: ...
+    def quotas(self) -> tuple[Quota, ...]: ...
+    def prices(self) -> tuple[Price, ...]:
+        """Of this region as of a day, from the repository's file; empty when the file has none."""
+
+
+Capability = Literal["Instances", "ImageImport", "ImageExport", "BlockDelta", "Catalogue"]
+CLOUDS: tuple[Cloud, ...] = get_args(Cloud)
+CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One cell of the table. `not offered`: the cloud, or our way of using it, has none. `not built`: it could."""
+
+    state: Literal["works", "not offered", "not built"]
+    how: str
+
+
+_WORKS: Literal["works"] = "works"
+_NONE: Literal["not offered"] = "not offered"
+_LATER: Literal["not built"] = "not built"
+OFFERS: dict[Cloud, dict[Capability, Offer]] = {
+    "aws": {
+        "Instances": Offer(_WORKS, "EC2"),
+        "ImageImport": Offer(_WORKS, "EBS direct: checked 512 KiB blocks into a snapshot, then RegisterImage"),
+        "ImageExport": Offer(_WORKS, "EBS direct: ListSnapshotBlocks, every block's checksum verified"),
+        "BlockDelta": Offer(_WORKS, "snapshots with a parent in, ListChangedBlocks out"),
+        "Catalogue": Offer(_WORKS, "DescribeInstanceTypes, Service Quotas, price file"),
+    },
+    "azure": {
+        "Instances": Offer(_LATER, "virtual machines of azure-mgmt-compute"),
+        "ImageImport": Offer(_LATER, "managed disk in Upload state, pages of a fixed VHD through its SAS"),
+        "ImageExport": Offer(_LATER, "page ranges of an incremental snapshot"),
+        "BlockDelta": Offer(_LATER, "page range difference of two incremental snapshots; in by an open upload"),
+        "Catalogue": Offer(_LATER, "resource SKUs, usages"),
+    },
+    "gcp": {
+        "Instances": Offer(_LATER, "google-cloud-compute"),
+        "ImageImport": Offer(_LATER, "tar.gz in Cloud Storage, images.insert"),
+        "ImageExport": Offer(_NONE, "no export call: needs a helper VM that copies the disk to Cloud Storage"),
+        "BlockDelta": Offer(_NONE, "no changed-block read and no page write on disks: needs a helper VM"),
+        "Catalogue": Offer(_LATER, "machine types, region quotas"),
+    },
+    "oci": {
+        "Instances": Offer(_LATER, "oci.core"),
+        "ImageImport": Offer(_LATER, "QCOW2 in Object Storage, create_image"),
+        "ImageExport": Offer(_LATER, "create_image of an instance, export_image; boot disks only"),
+        "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
+        "Catalogue": Offer(_LATER, "shapes, limits"),
+    },
+    "kvm": {
+        "Instances": Offer(_LATER, "libvirt on the host"),
+        "ImageImport": Offer(_LATER, "an image file beside the host's others"),
+        "ImageExport": Offer(_LATER, "NBD read of the disk"),
+        "BlockDelta": Offer(_LATER, "QEMU's dirty bitmaps over NBD"),
+        "Catalogue": Offer(_NONE, "your own hosts: no sizes, quotas or price list"),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A cloud as it can be used. A capability that the table does not say `works` for is None."""
+
+    cloud: Cloud
+    instances: Instances | None = None
+    image_import: ImageImport | None = None
+    image_export: ImageExport | None = None
+    block_delta: BlockDelta | None = None
+    catalogue: Catalogue | None = None
+
+    def require(self, capability: Capability) -> None:
+        """Raises NotOffered, with the table's reason."""
+        offer = OFFERS[self.cloud][capability]
+        if offer.state != "works":
+            raise NotOffered(f"{self.cloud} has no {capability} ({offer.state}): {offer.how}", "Choose another way.")

@@ -1,0 +1,218 @@
+"""What NovaCron says about clouds, in one language for all of them. Sizes in bytes unless the name says MiB or GiB."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, StringConstraints
+
+from models.base import Count, Model, Name, Seconds, Text
+
+Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
+CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
+"""A provider's own id or path of a thing."""
+Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+"""Idempotency token: clouds.tokens makes it."""
+PageToken = Annotated[str, StringConstraints(max_length=4096)]
+"""Where a list goes on, in the provider's words; empty at its end. Good for minutes: never kept in a history."""
+Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Tags = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=63)], Annotated[str, StringConstraints(max_length=63)]
+    ],
+    Field(max_length=32),
+]
+Architecture = Literal["x86_64", "arm64"]
+Firmware = Literal["bios", "uefi"]
+Url = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]{1,500}$")]
+DiskFormat = Literal["raw", "qcow2", "vhd", "vmdk", "gcp"]
+"""vhd: fixed, whole MiB. vmdk: stream-optimised. gcp: tar.gz of one sparse file `disk.raw`, whole GiB."""
+DISK_LIMIT = 64 << 40
+"""No cloud has larger disks; a header that says more is damaged."""
+DiskSize = Annotated[int, Field(ge=1, le=DISK_LIMIT)]
+
+
+class CallSettings(Model):
+    """How calls to a provider are made. The SDKs' own defaults differ from call to call, so all are set."""
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 6
+    """Tries of one call by the SDK, the first included; throttling and lost connections are retried."""
+    connect_timeout: Seconds = 10
+    read_timeout: Seconds = 60
+    parallel: Annotated[int, Field(ge=1, le=128)] = 16
+    """Blocks in flight in one transfer. Each holds 512 KiB of memory; after a crash as many are sent again."""
+    poll: Seconds = 5
+    """Between two looks at a long operation."""
+    finish_within: Seconds = 3600
+    """A long operation that takes longer than this counts as unavailable."""
+
+
+class AwsSettings(Model):
+    """An AWS account in one region. Credentials come from boto3's own chain, never from here."""
+
+    cloud: Literal["aws"] = "aws"
+    region: Region
+    profile: Name | None = None
+    """Profile of the AWS configuration files; None: the chain's default."""
+    endpoint_url: Url | None = None
+    """One address for all services: a VPC endpoint's proxy, or a test's server."""
+    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas"], Url], Field(max_length=8)] = Field(
+        default_factory=dict
+    )
+    """An address for one service (VPC endpoints); wins over endpoint_url."""
+    calls: CallSettings = CallSettings()
+
+
+InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]
+
+
+class InstanceDisk(Model):
+    """A disk as it hangs on an instance. `disk` is the provider's volume, not a snapshot."""
+
+    device: Annotated[str, Field(max_length=64)]
+    disk: CloudId
+    boot: bool = False
+
+
+class Instance(Model):
+    cloud: Cloud
+    id: CloudId
+    name: Annotated[str, Field(max_length=256)] = ""
+    state: InstanceState
+    size: Annotated[str, Field(max_length=128)] = ""
+    region: Region
+    zone: Annotated[str, Field(max_length=64)] = ""
+    image: Annotated[str, Field(max_length=512)] = ""
+    private_addresses: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    public_addresses: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    launched: datetime | None = None
+    disks: Annotated[tuple[InstanceDisk, ...], Field(max_length=128)] = ()
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class InstancePage(Model):
+    items: Annotated[tuple[Instance, ...], Field(max_length=1000)] = ()
+    next: PageToken = ""
+
+
+class InstanceOrder(Model):
+    """An instance to be made from an image."""
+
+    name: Name
+    image: CloudId
+    size: CloudId
+    zone: Annotated[str, Field(max_length=64)] = ""
+    subnet: Annotated[str, Field(max_length=512)] = ""
+    """Empty: the provider's default network."""
+    security_groups: Annotated[tuple[CloudId, ...], Field(max_length=16)] = ()
+    user_data: Annotated[str, Field(max_length=16384)] = ""
+    """For cloud-init, as text."""
+    tags: Tags = Field(default_factory=dict)
+
+
+class Size(Model):
+    """An instance size, and what a guest needs to boot on it."""
+
+    name: CloudId
+    vcpus: Annotated[int, Field(ge=1, le=4096)]
+    memory_mib: Count
+    architecture: Architecture
+    firmware: Annotated[tuple[Firmware, ...], Field(max_length=2)]
+    drivers: Annotated[tuple[Name, ...], Field(max_length=8)] = ()
+    """Kernel modules without which the guest has no disk or no network there."""
+
+
+class SizePage(Model):
+    items: Annotated[tuple[Size, ...], Field(max_length=1000)] = ()
+    next: PageToken = ""
+
+
+class Quota(Model):
+    """A limit of the account. `used` is None where the provider does not tell."""
+
+    name: Text
+    limit: float
+    used: float | None = None
+    unit: Annotated[str, Field(max_length=64)] = ""
+
+
+class Price(Model):
+    """A price as of a day, from a file in this repository; never asked for at run time."""
+
+    cloud: Cloud
+    region: Region
+    item: CloudId
+    per: Literal["hour", "gb-month", "gb"]
+    usd: Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+    as_of: date
+    source: Text
+
+
+class DiskOrder(Model):
+    """A disk to be made in the cloud from content here."""
+
+    name: Name
+    token: Token
+    tags: Tags = Field(default_factory=dict)
+
+
+class DeltaOrder(DiskOrder):
+    """As DiskOrder, of a disk that differs from `base` only in the blocks that are sent."""
+
+    base: CloudId
+
+
+class Cursor(Model):
+    """How far a transfer came: all that a new process needs to go on. Kept in heartbeats or beside the work."""
+
+    disk: CloudId
+    next_block: Count = 0
+    """Blocks below this one are there."""
+    sent: Count = 0
+    """Blocks below it that were sent, zero ones left out."""
+    prefix: Digest | None = None
+    """Content hash of what is below; tells on the way back whether the source is still the same."""
+
+
+class Transferred(Model):
+    """A disk that has arrived, at either end."""
+
+    disk: CloudId
+    size: DiskSize
+    content: Digest
+    """Content hash (clouds.disks.content) of the blocks that were moved: of a whole disk, all of it."""
+    blocks: Count
+    """Blocks moved in all attempts together, each counted once."""
+
+
+class Snapshot(Model):
+    """A point in time of a disk, or an imported disk: what images are made of and blocks read from."""
+
+    id: CloudId
+    state: Literal["pending", "ready", "failed"]
+    size: DiskSize
+    parent: Annotated[str, Field(max_length=512)] = ""
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class ImageOrder(Model):
+    """A bootable image of imported disks; the first one boots."""
+
+    name: Name
+    token: Token
+    disks: Annotated[tuple[CloudId, ...], Field(min_length=1, max_length=21)]
+    architecture: Architecture = "x86_64"
+    firmware: Firmware = "bios"
+    tags: Tags = Field(default_factory=dict)
+
+
+class CloudImage(Model):
+    id: CloudId
+    name: Text
+    state: Literal["pending", "ready", "failed"]
+    architecture: Annotated[str, Field(max_length=32)] = ""
+    firmware: Annotated[str, Field(max_length=32)] = ""
+    disks: Annotated[tuple[CloudId, ...], Field(max_length=64)] = ()
+    tags: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,136 @@
+"""What the contract suite needs of a cloud under test: the adapter, and a look behind the provider's API."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from clouds.capabilities import Adapter
+from clouds.disks.content import BLOCK
+from clouds.tokens import token
+from models.clouds import AwsSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
+from tests.clouds.faults import FaultPlan
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The provider's names of the operations that matter to the suite."""
+
+    start: str
+    """Begins an upload."""
+    write: str
+    finish: str
+    read: str
+    create_image: str
+    create_instance: str
+    reboot: str
+    get: str
+
+
+class Cloud(Protocol):
+    """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
+
+    settings: AwsSettings
+    adapter: Adapter
+    faults: FaultPlan
+    calls: Calls
+    size: str
+    """Of an instance: one that exists."""
+
+    def sent(self) -> int:
+        """Bytes of disk content that the cloud took so far, repeated ones too."""
+
+    def content(self, disk: str) -> dict[int, bytes]:
+        """A disk's blocks as the cloud keeps them, zero ones left out."""
+
+    def things(self) -> list[str]:
+        """Everything that exists and costs money."""
+
+    def guest_writes(self, volume: str, index: int, data: bytes) -> None:
+        """As the instance's guest does."""
+
+
+@dataclass
+class MemoryDisk:
+    """A small disk of zeros, to read and to write."""
+
+    size: int
+    held: bytearray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.held = bytearray(self.size)
+
+    def read(self, offset: int, length: int) -> bytes:
+        assert 0 <= offset <= offset + length <= self.size
+        return bytes(self.held[offset : offset + length])
+
+    def data(self) -> Sequence[tuple[int, int]]:
+        return [(0, self.size)]
+
+    def write(self, offset: int, data: bytes) -> None:
+        assert 0 <= offset <= offset + len(data) <= self.size
+        self.held[offset : offset + len(data)] = data
+
+    def zero(self, offset: int, length: int) -> None:
+        self.write(offset, bytes(length))
+
+    def flush(self) -> None:
+        pass
+
+    def copy(self) -> MemoryDisk:
+        other = MemoryDisk(self.size)
+        other.held[:] = self.held
+        return other
+
+    def blocks(self) -> dict[int, bytes]:
+        """As Cloud.content tells it."""
+        cut = {i // BLOCK: bytes(self.held[i : i + BLOCK]).ljust(BLOCK, b"\0") for i in range(0, self.size, BLOCK)}
+        return {index: data for index, data in cut.items() if data.strip(b"\0")}
+
+
+def small_disk(*blocks: int, size: int = 12 * BLOCK + 1000) -> MemoryDisk:
+    """Different data in each of these blocks."""
+    disk = MemoryDisk(size)
+    for index in blocks or (0, 2, 3, 4, 7, 12):
+        disk.write(index * BLOCK + 10, f"block {index}".encode() * 50)
+    return disk
+
+
+def order(step: str = "disk", name: str = "vm-1-vda") -> DiskOrder:
+    return DiskOrder(name=name, token=token("move/lab/vm-1", step))
+
+
+def ignore(_: Cursor) -> None:
+    """A note that nobody keeps."""
+
+
+class Killed(Exception):
+    """The worker dies here."""
+
+
+@dataclass
+class Journal:
+    """Keeps cursors, and dies with `deadly` of them kept."""
+
+    deadly: int = 10**9
+    kept: list[Cursor] = field(default_factory=list)
+
+    def __call__(self, cursor: Cursor) -> None:
+        if len(self.kept) == self.deadly:
+            raise Killed
+        self.kept.append(cursor)
+
+
+def boot_image(cloud: Cloud) -> str:
+    """A bootable image, as an instance needs it."""
+    images = cloud.adapter.image_import
+    assert images is not None
+    disk = images.import_disk(order("boot"), small_disk(0, 1), ignore).disk
+    return images.create_image(
+        ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,))
+    ).id
+
+
+def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:
+    return InstanceOrder(name=name, image=image, size=cloud.size, tags={"purpose": "contract"})

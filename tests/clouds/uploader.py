@@ -1,0 +1,31 @@
+"""A worker to be killed: uploads `disk.raw` of a folder with its `settings.json`, and keeps `cursor.json` in it.
+
+Prints a line for every cursor kept. Run as `python -m tests.clouds.uploader FOLDER`.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from clouds.adapters import connect
+from clouds.disks.content import RawFile
+from models.clouds import AwsSettings, Cursor
+from tests.clouds.scene import order
+
+
+def main(folder: Path) -> None:
+    def keep(cursor: Cursor) -> None:
+        fresh = folder / "cursor.new"
+        fresh.write_text(cursor.model_dump_json())
+        fresh.replace(folder / "cursor.json")
+        print("kept", flush=True)
+
+    adapter = connect(AwsSettings.model_validate_json((folder / "settings.json").read_text()))
+    assert adapter.image_import is not None
+    with RawFile(folder / "disk.raw") as source:
+        adapter.image_import.import_disk(order(), source, keep)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 The story: look what would move where, move it in a sliding window, ask the host whether it is empty, and hold it so:
 its VMs are counted again from time to time, and one that turns up is moved too. No move may choose the host meanwhile
-(workflows/maintenance.py). It ends when people say so: `resume`, which may bring the VMs back, or `cancel`.
+(workflows/preflight.py). It ends when people say so: `resume`, which may bring the VMs back, or `cancel`.
 
 The moves are workflows of their own. Whatever ends this one, none is torn: what is on its way arrives or stays.
 """

@@ -22,6 +22,7 @@ from models.migration import MigrateRequest, VmRef
 from models.planning import PlanRequest
 from workflows import deadlines, errors, verdict, welcome
 from workflows.calls import Control, Host
+from workflows.calls_fleet import FleetControl
 
 _KINDS = {"agent": failures.HOST_UNAVAILABLE, "copies": failures.AMBIGUOUS}
 """Type of the error a blocker becomes; Refused for all others."""
@@ -42,6 +43,8 @@ class Survey:
     """When the first of the policy's windows opens; None: it may start now."""
     copies: tuple[DiskImage, ...] = ()
     """Disk images that have to be copied."""
+    shares: bool = False
+    """The site shares out its bandwidth among moves."""
     half: bool = False
     """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
 
@@ -92,6 +95,8 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if stuck := _cannot_move_now(sheet, source):
             return replace(begun, findings=(stuck,))
         assert begun.sheet is not None
+        gate = await FleetControl(site).gate(wanted.to)
+        closed = (_in_maintenance(wanted.to, gate.maintenance),) if gate.maintenance else ()
         admission = await destination.admit(begun.sheet)
         if any(finding.id == NOT_RECONCILED for finding in admission.items):
             await welcome.welcome(site, wanted.to)
@@ -101,7 +106,7 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:
             raise
         return replace(begun, findings=(_blocker("agent", why, "Look at the worker's log on that host"),))
-    return replace(begun, findings=admission.items, copies=admission.copies)
+    return replace(begun, findings=(*closed, *admission.items), copies=admission.copies, shares=gate.shares)
 
 
 async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str = "") -> str | Finding:
@@ -184,6 +189,13 @@ def _cannot_move_now(sheet: VmSheet, source: Host) -> Finding | None:
     return None
 
 
+def _in_maintenance(host: str, held_by: str) -> Finding:
+    what = f"{host} is in maintenance (workflow {held_by}), so it takes no VM"
+    return _blocker(
+        "maintenance", what, f"Name another host, or end the maintenance with `novacron host resume {host}`"
+    )
+
+
 def _no_agent(site: str, host: str) -> Finding:
     what = f"{host}: no worker polls {queues.host(site, host)!r}"
     return _blocker("agent", what, "Start that host's worker, or look at its log if it is running")
@@ -195,6 +207,7 @@ _WHY = {
     "state": "Live migration moves the memory of a guest that runs.",
     "job": "libvirt runs one job at a time on a VM.",
     "place": "A move needs two hosts.",
+    "maintenance": "What is moved onto a host that is being emptied has to leave it again.",
     "half": "Each host holds a part of its memory, and both are needed.",
 }
 

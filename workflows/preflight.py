@@ -20,7 +20,7 @@ from models.disks import DiskImage
 from models.host import NOT_RECONCILED, Finding, SiteSettings, VmSheet, VmSighting
 from models.migration import MigrateRequest, VmRef
 from models.planning import PlanRequest
-from workflows import deadlines, errors, verdict, welcome
+from workflows import clocks, deadlines, errors, verdict, welcome
 from workflows.calls import Control, Host
 from workflows.calls_fleet import FleetControl
 
@@ -86,7 +86,9 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
     begun = Survey(source=found)
     source, destination = Host(site, found), Host(site, wanted.to)
     try:
+        asked_at = workflow.now()
         sheet = await source.inspect(VmRef(vm=wanted.vm))
+        here = clocks.ahead(sheet.standing, _since(asked_at))
         chosen = goals.choose(settings, sheet.vm.labels, wanted.policy_name, wanted.policy)
         begun = replace(begun, sheet=sheet.model_copy(update={"policy": chosen.policy}), chosen=chosen)
         if verdict.presence(_sight(source, sheet)) == "half":
@@ -97,7 +99,9 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         assert begun.sheet is not None
         gate = await FleetControl(site).gate(wanted.to)
         closed = (_in_maintenance(wanted.to, gate.maintenance),) if gate.maintenance else ()
+        asked_at = workflow.now()
         admission = await destination.admit(begun.sheet)
+        skew = clocks.compare(here, clocks.ahead(admission.standing, _since(asked_at)))
         if any(finding.id == NOT_RECONCILED for finding in admission.items):
             await welcome.welcome(site, wanted.to)
             admission = await destination.admit(begun.sheet)
@@ -106,7 +110,7 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:
             raise
         return replace(begun, findings=(_blocker("agent", why, "Look at the worker's log on that host"),))
-    return replace(begun, findings=(*closed, *admission.items), copies=admission.copies, shares=gate.shares)
+    return replace(begun, findings=(*closed, *admission.items, *skew), copies=admission.copies, shares=gate.shares)
 
 
 async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str = "") -> str | Finding:
@@ -218,6 +222,10 @@ def _blocker(id: str, what: str, remedy: str) -> Finding:
 
 def _sight(source: Host, sheet: VmSheet) -> VmSighting:
     return VmSighting(host=source.name, present=True, vm=sheet.vm)
+
+
+def _since(moment: datetime) -> float:
+    return (workflow.now() - moment).total_seconds()
 
 
 async def _sighting(site: str, host: str, vm: str) -> VmSighting | verdict.Silence:

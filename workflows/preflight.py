@@ -20,7 +20,7 @@ from models.disks import DiskImage
 from models.host import NOT_RECONCILED, Finding, SiteSettings, VmSheet, VmSighting
 from models.migration import MigrateRequest, VmRef
 from models.planning import PlanRequest
-from workflows import clocks, deadlines, errors, verdict, welcome
+from workflows import clocks, deadlines, errors, request, verdict, welcome
 from workflows.calls import Control, Host
 from workflows.calls_fleet import FleetControl
 
@@ -148,13 +148,9 @@ async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str 
 
 
 def _check_names(settings: SiteSettings, wanted: Wish) -> None:
-    members = sorted(settings.hosts)
     for field, name in (("to", wanted.to), ("source", wanted.source)):
-        if name is not None and name not in members:
-            raise errors.final(
-                failures.INVALID_INPUT,
-                f"{field}: {name!r} is not a host of site {settings.site!r}. Its hosts: {', '.join(members)}",
-            )
+        if name is not None:
+            request.check_host(settings, field, name)
     try:
         goals.choose(settings, {}, wanted.policy_name, wanted.policy)
     except ValueError as error:

@@ -89,6 +89,8 @@ class HostReport(Model):
     cpus: Count = 0
     memory_total_mib: Count
     memory_free_mib: Count
+    memory_reserve_mib: Count = 0
+    """What incoming VMs must leave free of it."""
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""

@@ -16,3 +16,45 @@ def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
 
 def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
+
+
+def evacuate_host(site: str, host: str) -> str:
+    """Id of the workflow that holds a host in maintenance: as long as it runs, the host takes no VM."""
+    return f"host/{site}/{host}"
+
+
+def parse_evacuate_host(workflow_id: str) -> tuple[str, str] | None:
+    """(site, host) of an id made by `evacuate_host`, or None."""
+    parts = workflow_id.split("/")
+    return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == "host" and all(parts) else None
+
+
+def evacuation_plan(site: str, host: str, unique: str) -> str:
+    """Id of a dry run, beside a maintenance that may be running."""
+    return f"host-plan/{site}/{host}/{unique}"
+
+
+def move_many(site: str, name: str) -> str:
+    return f"many/{site}/{name}"
+
+
+def rebalance(site: str) -> str:
+    """One at a time per site."""
+    return f"rebalance/{site}"
+
+
+def survey(site: str, unique: str) -> str:
+    return f"survey/{site}/{unique}"
+
+
+def schedule(site: str, name: str) -> str:
+    return f"schedule/{site}/{name}"
+
+
+def planned(site: str, name: str) -> str:
+    """Id of a schedule's planner; Temporal appends the time of each start."""
+    return f"planned/{site}/{name}"
+
+
+def bandwidth(site: str) -> str:
+    return f"bandwidth/{site}"

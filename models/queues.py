@@ -7,5 +7,10 @@ def control(site: str) -> str:
     return f"ctl.{site}"
 
 
+def site_of(queue: str) -> str:
+    """Site of a control queue."""
+    return queue.removeprefix(control(""))
+
+
 def host(site: str, host: str) -> str:
     return f"host.{site}.{host}"

@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.control import ControlActivities
+from activities.fleet import FleetControlActivities
 from models import queues
 from models.host import SiteSettings
 from workers import runtime
@@ -23,12 +24,19 @@ control worker costs. The SDK's default is 10 s; less than 2 s would reload work
 
 def build(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
+    fleet = FleetControlActivities(settings, client)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
         identity=f"control@{os.getpid()}",
         workflows=WORKFLOWS,
-        activities=[control.list_hosts, control.agents_polling],
+        activities=[
+            control.list_hosts,
+            control.agents_polling,
+            fleet.host_gate,
+            fleet.in_maintenance,
+            fleet.await_moves,
+        ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
     )

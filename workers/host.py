@@ -13,6 +13,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
 from models import queues
 from models.host import HostSettings
@@ -26,6 +27,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
     host = HostActivities(settings, client)
+    fleet = FleetHostActivities(settings)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -43,6 +45,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
             host.close_path,
             host.move_vm,
             host.start_post_copy,
+            fleet.stop_vm,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

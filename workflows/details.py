@@ -71,13 +71,13 @@ def rows(progress: Progress) -> list[tuple[str, str]]:
 
 def markdown(title: str, progress: Progress, notes: Sequence[str] = ()) -> str:
     """The progress page: title, bar, table, notes."""
-    lines = [f"### {_cell(title)}", "", f"`{bar(progress.percent)}` {progress.percent:.1f} %", ""]
-    lines += ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows(progress))]
+    lines = [f"### {cell(title)}", "", f"`{bar(progress.percent)}` {progress.percent:.1f} %", ""]
+    lines += ["| | |", "|---|---|", *(f"| {cell(name)} | {cell(value)} |" for name, value in rows(progress))]
     if notes:
-        lines += ["", *(f"- {_cell(note)}" for note in notes)]
+        lines += ["", *(f"- {cell(note)}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """One line that cannot end its table cell."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").split())

@@ -18,7 +18,7 @@ from temporalio.exceptions import ActivityError, FailureError
 
 from models import failures
 from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress, VmRef
-from workflows import ending, errors, evidence, preflight, request, steering, verdict
+from workflows import ending, errors, evidence, maintenance, preflight, request, steering, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Control, Host
 from workflows.chronicle import Chronicle, elapsed
@@ -79,6 +79,8 @@ class MigrateVm:
         self._ref = VmRef(vm=wanted.vm, uuid=self._admitted.sheet.vm.uuid)
         if self._admitted.half:
             self._crossing.adopt(self._ref, self._admitted)
+        else:
+            await maintenance.gate(self._site, wanted.to)
         for warning in self._admitted.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")
 

@@ -7,35 +7,42 @@ anything, the workflow uses it again because not every start comes through them.
 from __future__ import annotations
 
 import difflib
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from models import failures, ids, queues
-from models.migration import MigrateRequest, MigrationPolicy
+from models.migration import MigrateRequest
 from workflows import errors
+
+M = TypeVar("M", bound=BaseModel)
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
 
 
 def read(raw: object) -> MigrateRequest:
     """The request, or ApplicationError InvalidInput."""
-    if isinstance(raw, MigrateRequest):
-        raw = raw.model_dump()
-    if not isinstance(raw, dict):
-        given = "nothing" if raw is None else f"{_short(raw)}"
-        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {_EXAMPLE}")
-    try:
-        request = MigrateRequest.model_validate(raw)
-    except ValidationError as error:
-        raise errors.final(failures.INVALID_INPUT, complaints(error)) from None
+    request = read_as(MigrateRequest, raw, _EXAMPLE)
     if request.source == request.to:
         raise errors.final(
             failures.INVALID_INPUT,
             f"to: {request.to!r} is also the source. Name another host, or leave source out to have it found",
         )
     return request
+
+
+def read_as(model: type[M], raw: object, example: str) -> M:
+    """A request of this kind, or ApplicationError InvalidInput."""
+    if isinstance(raw, model):
+        raw = raw.model_dump()
+    if not isinstance(raw, dict):
+        given = "nothing" if raw is None else f"{_short(raw)}"
+        raise errors.final(failures.INVALID_INPUT, f"input: got {given}. Give one JSON object, for example {example}")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise errors.final(failures.INVALID_INPUT, complaints(error, model, example)) from None
 
 
 def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
@@ -61,30 +68,33 @@ def site_of(workflow_id: str, task_queue: str, vm: str) -> str:
     return site
 
 
-def complaints(error: ValidationError) -> str:
+def complaints(error: ValidationError, model: type[BaseModel] = MigrateRequest, example: str = _EXAMPLE) -> str:
     """All problems of a request, one sentence each."""
-    return "; ".join(_complaint(detail) for detail in error.errors(include_url=False))
+    return "; ".join(_complaint(detail, model, example) for detail in error.errors(include_url=False))
 
 
-def _complaint(detail: ErrorDetails) -> str:
+def _complaint(detail: ErrorDetails, model: type[BaseModel], example: str) -> str:
     where = [str(part) for part in detail["loc"]]
     field, given = ".".join(where) or "input", _short(detail["input"])
     match detail["type"]:
         case "missing":
-            return f"{field}: missing. Add it, for example {_EXAMPLE}"
+            return f"{field}: missing. Add it, for example {example}"
         case "extra_forbidden":
-            names = _fields(where[:-1])
+            names = _fields(where[:-1], model)
             near = difflib.get_close_matches(where[-1], names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "remove it."
             return f"{field}: unknown field (value {given}); {hint} Known fields: {', '.join(names)}"
-        case "string_pattern_mismatch" if where[-1] in ("vm", "to", "source"):
+        case "string_pattern_mismatch" if where[0] in ("vm", "vms", "to", "source", "host", "hosts"):
             return f"{field}: got {given}. Use letters, digits, dot, underscore and dash; 63 characters at most"
         case _:
             return f"{field}: got {given}. {detail['msg'].removeprefix('Value error, ')}"
 
 
-def _fields(parents: list[str]) -> list[str]:
-    model: type[BaseModel] = MigrationPolicy if parents == ["policy"] else MigrateRequest
+def _fields(parents: list[str], model: type[BaseModel]) -> list[str]:
+    for parent in parents:
+        within = model.model_fields[parent].annotation if parent in model.model_fields else None
+        if isinstance(within, type) and issubclass(within, BaseModel):
+            model = within
     return list(model.model_fields)
 
 

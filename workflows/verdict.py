@@ -32,6 +32,8 @@ Presence = Literal["absent", "paused", "running", "half", "unclear"]
 # libvirt's reasons beside a state: in post-copy, and after it broke off.
 RUNNING_POST_COPY, PAUSED_POST_COPY = (10, 11), (12, 13)
 BROKEN_OFF = {"running": 11, "blocked": 11, "paused": 13}
+WITHOUT_PROCESS = ("shutoff", "crashed")
+"""States of a VM that is only defined."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def presence(answer: VmSighting) -> Presence:
             return "running"
         case "paused" | "suspended":
             return "paused"
-        case "shutoff" | "crashed":
+        case state if state in WITHOUT_PROCESS:
             return "absent"
         case _:
             return "unclear"

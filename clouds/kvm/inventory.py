@@ -45,6 +45,7 @@ def host_report(session: Session, settings: HostSettings, migrations: tuple[str,
             cpus=int(connection.getInfo()[2]),
             memory_total_mib=total,
             memory_free_mib=available,
+            memory_reserve_mib=settings.memory_reserve_mib,
             vms=tuple(sorted((v for d in connection.listAllDomains() if (v := _still(d))), key=lambda v: v.name)),
             migrations=migrations,
         )

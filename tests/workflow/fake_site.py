@@ -30,9 +30,11 @@ from temporalio.worker import (
     WorkflowOutboundInterceptor,
 )
 
+from activities.fleet import FleetControlActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
+from models.fleet import StopResult, StopVm
 from models.host import (
     Finding,
     Findings,
@@ -69,8 +71,17 @@ UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 MIB = 1 << 20
 
 
-def vm(state: VmState = "running", *, job: bool = False, name: str = VM, reason: int = 0) -> VmReport:
-    return VmReport(name=name, uuid=UUID, state=state, reason=reason, memory_mib=256, vcpus=1, job=job)
+def vm(
+    state: VmState = "running",
+    *,
+    job: bool = False,
+    name: str = VM,
+    reason: int = 0,
+    labels: dict[str, str] | None = None,
+) -> VmReport:
+    return VmReport(
+        name=name, uuid=UUID, state=state, reason=reason, memory_mib=256, vcpus=1, job=job, labels=labels or {}
+    )
 
 
 @dataclass
@@ -111,6 +122,9 @@ class FakeHost:
         self.moves: list[MoveVm] = []
         """Those that succeeded."""
         self.asked: VmSheet | None = None
+        self.free_mib = 2048
+        self.refuses: set[str] = set()
+        """VMs it does not admit."""
         self.phase: Phase = "moving"
         """What the move step reports."""
         self.steps: dict[str, Step] = {}
@@ -132,7 +146,7 @@ class FakeHost:
             libvirt_version="9.0.0",
             qemu_version="7.2.0",
             memory_total_mib=4096,
-            memory_free_mib=2048,
+            memory_free_mib=self.free_mib,
             vms=tuple(self.vms.values()),
         )
 
@@ -147,6 +161,9 @@ class FakeHost:
     async def admit_vm(self, sheet: VmSheet) -> Findings:
         await self._enter("admit_vm")
         self.asked = sheet
+        if sheet.vm.name in self.refuses:
+            no = Finding(id="no", severity="blocker", what=f"{self.name} will not", remedy="Try another")
+            return Findings(items=(no,))
         return Findings(items=self.findings, copies=self.copies)
 
     @activity.defn(name="novacron.open_path")
@@ -237,6 +254,20 @@ class FakeHost:
         while True:
             activity.heartbeat(Progress(phase="moving", percent=60))
             await asyncio.sleep(0.05)
+
+
+class FakeFleetHost:
+    """FleetHostActivities of one host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.stop_vm")
+    async def stop_vm(self, order: StopVm) -> StopResult:
+        await self._host._enter("stop_vm")
+        stopped = self._host.vms[order.vm]
+        self._host.vms[order.vm] = stopped.model_copy(update={"state": "shutoff"})
+        return StopResult(stopped=True)
 
 
 class FakeControl:
@@ -335,12 +366,13 @@ class FakeSite:
         """The site with a control worker and one worker per host."""
         async with AsyncExitStack() as stack:
             control = FakeControl(self)
+            settings = SiteSettings(site=self.name, hosts=tuple(self.hosts))
             await stack.enter_async_context(
                 Worker(
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[control.list_hosts, control.agents_polling],
+                    activities=[*activities_of(control), *activities_of(FleetControlActivities(settings, self.client))],
                     interceptors=[Impatience(self.dead_queues)],
                 )
             )
@@ -358,7 +390,7 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=activities_of(host),
+            activities=[*activities_of(host), *activities_of(FakeFleetHost(host))],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

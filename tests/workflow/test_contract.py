@@ -10,12 +10,13 @@ from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
 
 from activities.control import ControlActivities
+from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
 from models.host import HostSettings
-from tests.workflow.fake_site import FakeControl, FakeHost, activities_of
+from tests.workflow.fake_site import FakeControl, FakeFleetHost, FakeHost, activities_of
 from workers.host import build
 
-PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities)]
+PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities), (FakeFleetHost, FleetHostActivities)]
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:
@@ -44,7 +45,8 @@ async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowE
         tls={"certificate": "/c", "key": "/k", "authority": "/a"},
     )
     registered = build(settings, temporal.client).config()["activities"]
-    assert {activity.__name__ for activity in registered} == {each.__name__ for each in activities_of(HostActivities)}
+    every = [*activities_of(HostActivities), *activities_of(FleetHostActivities)]
+    assert {activity.__name__ for activity in registered} == {each.__name__ for each in every}
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

@@ -70,6 +70,9 @@ class PlayedDomain:
             self.connection.domains.remove(self)
         return done
 
+    def shutdown(self) -> int:
+        return self._do("shutdown")
+
     def blockInfo(self, path: str, flags: int = 0) -> list[int]:
         return [1 << 30, 1 << 20, 1 << 20]
 

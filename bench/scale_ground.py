@@ -14,8 +14,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from models import queues
 from models.host import SiteSettings
 from workers.lab import temporal
 from workflows.plugin import plugin
@@ -79,6 +83,7 @@ async def ground(site: str, hosts: Sequence[str], control_workers: int = 1) -> A
         for number in range(control_workers):
             worker = await _started(stack, folder / f"control-{number}.log", words, environment)
             made.pids["control"].append(worker.pid)
+        await _polling(client, queues.control(site), control_workers)
         watch = asyncio.create_task(_watch(made))
         try:
             yield made
@@ -134,6 +139,20 @@ async def _client(address: str, server: asyncio.subprocess.Process, folder: Path
                 said = (folder / "server.log").read_text()[-2000:]
                 raise GroundError(f"the Temporal server at {address} does not answer: {error}. It said: {said}") from error
             await asyncio.sleep(0.1)
+
+
+async def _polling(client: Client, queue: str, workers: int) -> None:
+    """Until so many control workers ask for work."""
+    question = DescribeTaskQueueRequest(
+        namespace=client.namespace,
+        task_queue=TaskQueue(name=queue),
+        task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+    )
+    deadline = asyncio.get_running_loop().time() + READY_WITHIN
+    while len((await client.workflow_service.describe_task_queue(question)).pollers) < workers:
+        if asyncio.get_running_loop().time() > deadline:
+            raise GroundError(f"no {workers} control workers poll {queue!r} after {READY_WITHIN:.0f} s")
+        await asyncio.sleep(0.1)
 
 
 async def _watch(made: Ground) -> None:

@@ -19,6 +19,7 @@ from bench.simulated.site import HOST_MIB, RESERVE_MIB, Copy, Host, Site
 from models import failures
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DisksReport, PrepareDisks, SettleDisks
+from models.fleet import StopResult, StopVm
 from models.host import DiskReport, Finding, Findings, HostReport, VmSheet, VmSighting
 from models.migration import (
     ClosePath,
@@ -81,6 +82,7 @@ class SimulatedHost:
             cpus=64,
             memory_total_mib=HOST_MIB,
             memory_free_mib=max(0, self._host.free_mib),
+            memory_reserve_mib=RESERVE_MIB,
             vms=tuple(copy.report() for copy in self._host.copies.values()),
             migrations=tuple(self._host.paths),
         )
@@ -223,6 +225,17 @@ class SimulatedHost:
     def _sighting(self, ref: VmRef) -> VmSighting:
         copy = self._copy(ref)
         return VmSighting(host=self._host.name, present=copy is not None, vm=copy.report() if copy else None)
+
+
+class SimulatedFleetHost:
+    """FleetHostActivities of one host."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.stop_vm")
+    async def stop_vm(self, order: StopVm) -> StopResult:
+        return StopResult(stopped=False, why=f"{order.vm} on {self._host.name}: simulated guests do not shut down")
 
 
 def _progress(order: MoveVm, job: Job, now: float) -> Progress:

@@ -15,7 +15,7 @@ from typing import Any, Self
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
-from bench.simulated.host import SimulatedHost
+from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from bench.simulated.site import Site
 from models import queues
 from workers.host import HEARTBEAT_THROTTLE
@@ -62,7 +62,7 @@ class Workers:
             self._client,
             task_queue=queues.host(self._site.name, name),
             identity=f"{name}@simulated",
-            activities=activities_of(host),
+            activities=[*activities_of(host), *activities_of(SimulatedFleetHost(self._site.hosts[name]))],
             max_concurrent_activities=SLOTS,
             activity_task_poller_behavior=PollerBehaviorSimpleMaximum(POLLERS),
             max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

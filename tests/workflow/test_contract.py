@@ -12,11 +12,18 @@ from temporalio.testing import WorkflowEnvironment
 from activities.control import ControlActivities
 from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
+from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
 from tests.workflow.fake_site import FakeControl, FakeFleetHost, FakeHost, activities_of
 from workers.host import build
 
-PAIRS = [(FakeHost, HostActivities), (FakeControl, ControlActivities), (FakeFleetHost, FleetHostActivities)]
+PAIRS = [
+    (FakeHost, HostActivities),
+    (FakeControl, ControlActivities),
+    (FakeFleetHost, FleetHostActivities),
+    (SimulatedHost, HostActivities),
+    (SimulatedFleetHost, FleetHostActivities),
+]
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

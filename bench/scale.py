@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -86,6 +87,13 @@ def thinned(points: Sequence[tuple[float, int]], most: int = 120) -> tuple[tuple
     return tuple(kept)
 
 
+async def _until_told(run: Run) -> Found:
+    """SIGTERM ends the run as Ctrl-C does: with everything it started."""
+    task = asyncio.create_task(run.run())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
 def _commit() -> str:
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
@@ -95,7 +103,11 @@ def _commit() -> str:
 
 def _versions() -> dict[str, str]:
     said = subprocess.run([str(temporal.binary()), "--version"], capture_output=True, text=True, check=True).stdout
-    return {"temporal": said.strip(), "temporalio": version("temporalio"), "python": sys.version.split()[0]}
+    return {
+        "temporal": said.strip().removeprefix("temporal version "),
+        "temporalio": version("temporalio"),
+        "python": sys.version.split()[0],
+    }
 
 
 def parse(words: Sequence[str] | None) -> argparse.Namespace:
@@ -136,12 +148,15 @@ def main(words: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         logging.getLogger("temporalio.activity").setLevel(logging.ERROR)  # failures are made on purpose here
         began, busy = now_text(), os.getloadavg()[0]
-        run = written(size, asyncio.run(Run(size, Teller()).run()), began, given, busy)
+        run = written(size, asyncio.run(_until_told(Run(size, Teller()))), began, given, busy)
         save(options.results, [run])
         if options.results == RESULTS:
             scale_report.write(load(RESULTS))
     except (GroundError, ResultsError) as error:
         print(error, file=sys.stderr)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("ended before its time; nothing was written", file=sys.stderr)
         return 2
     print(json.dumps(run.model_dump(mode="json")) if options.json else scale_report.section(run))
     return int(not run.holds)

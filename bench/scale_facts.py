@@ -1,4 +1,4 @@
-"""What a scale run asks Temporal and the site at the end: sizes of histories, how moves failed, and whether all is well."""
+"""What a scale run asks Temporal and the site at the end: sizes of histories, how moves failed, is all well."""
 
 from __future__ import annotations
 

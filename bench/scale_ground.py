@@ -137,7 +137,9 @@ async def _client(address: str, server: asyncio.subprocess.Process, folder: Path
         except RuntimeError as error:
             if server.returncode is not None or asyncio.get_running_loop().time() > deadline:
                 said = (folder / "server.log").read_text()[-2000:]
-                raise GroundError(f"the Temporal server at {address} does not answer: {error}. It said: {said}") from error
+                raise GroundError(
+                    f"the Temporal server at {address} does not answer: {error}. It said: {said}"
+                ) from error
             await asyncio.sleep(0.1)
 
 

@@ -138,7 +138,9 @@ def picture(runs: Sequence[ScaleRun]) -> str:
         )
         lines.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         name = f"{run.hosts} hosts, {run.evacuated} evacuated, {100 * run.faults:.0f} % made to fail"
-        lines.append(f'<text x="{LEFT + wide - 4}" y="{36 + 16 * number}" text-anchor="end" fill="{colour}">{name}</text>')
+        lines.append(
+            f'<text x="{LEFT + wide - 4}" y="{36 + 16 * number}" text-anchor="end" fill="{colour}">{name}</text>'
+        )
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 

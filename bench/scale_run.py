@@ -64,7 +64,7 @@ class Found:
     """What a run found, before it is written down."""
 
     stages: list[Stage] = field(default_factory=list)
-    placement_ms: Spread = Spread()
+    placement_ms: Spread = field(default_factory=Spread)
     histories: tuple[History, ...] = ()
     peak_mib: dict[str, int] = field(default_factory=dict)
     database_mib: int = 0
@@ -136,7 +136,9 @@ class Run:
                     task_queue=queues.control(SITE),
                 )
                 planned += len(outcome.plan.moves) if outcome.plan else 0
-        wanted = sum(self.site.left_on([self._evacuated[-1 - n % len(self._evacuated)]]) for n in range(self._size.plans))
+        wanted = sum(
+            self.site.left_on([self._evacuated[-1 - n % len(self._evacuated)]]) for n in range(self._size.plans)
+        )
         self._fact("VMs in the plans", wanted, planned)
 
     async def _move(self) -> None:
@@ -162,7 +164,7 @@ class Run:
             task_queue=queues.control(SITE),
         )
         starts.append(time.perf_counter() - began)
-        return handle  # type: ignore[return-value]
+        return handle
 
     async def _evacuate(self, workers: Workers) -> None:
         """All at once; then the maintenance of each is ended."""
@@ -183,9 +185,7 @@ class Run:
         async with self._stage("ending"):
             await asyncio.gather(*(_end(handle) for handle in handles.values()))
 
-    async def _start_evacuation(
-        self, host: str, starts: list[float]
-    ) -> WorkflowHandle[EvacuateHost, EvacuateOutcome]:
+    async def _start_evacuation(self, host: str, starts: list[float]) -> WorkflowHandle[EvacuateHost, EvacuateOutcome]:
         began = time.perf_counter()
         handle = await self._client.start_workflow(
             EvacuateHost.run,
@@ -216,7 +216,7 @@ class Run:
         return len(handles) - len(open_)
 
     async def _crash(self, workers: Workers, live: Sequence[str]) -> None:
-        """When a third of the VMs has left, some hosts' workers go away for a while; half of them are evacuated ones."""
+        """When a third of the VMs has left, some workers go away for a while; half of them on evacuated hosts."""
         if not self._size.crashes:
             return
         first = self.site.left_on(live)

@@ -96,12 +96,21 @@ class HostReport(Model):
     """Ids of data paths that live on this host."""
 
 
+class InventoryRequest(Model):
+    """Input of the workflow novacron.Inventory; it may be left out."""
+
+    hosts: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    """Ask only these; none: every host of the site."""
+
+
 class SiteReport(Model):
     """All hosts of a site; `silent` ones are members whose worker did not answer, with the reason."""
 
     site: Name
     hosts: Annotated[tuple[HostReport, ...], Field(max_length=2000)] = ()
     silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
+    rest: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    """Hosts for which one answer had no more room: ask for these by name."""
 
 
 class VmSheet(Model):

@@ -15,6 +15,7 @@ from temporalio.exceptions import ActivityError, ChildWorkflowError, FailureErro
 from temporalio.workflow import ChildWorkflowCancellationType, ParentClosePolicy
 
 from models import failures, ids, queues
+from models.fleet import Pending
 from models.migration import MigrateRequest, MigrationPolicy, VmRef
 from workflows import errors, verdict
 from workflows.calls import Host
@@ -38,6 +39,8 @@ class Convoy:
         self._policy = policy
         self._show = show
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._starting: set[str] = set()
+        """Children that Temporal has not confirmed yet: a run that went on as a new one now would lose them."""
         self._changed = True
 
     def adopt(self, starts: list[Start]) -> None:
@@ -51,11 +54,18 @@ class Convoy:
             self._changed = False
             self._start_what_may()
             self._show()
-            if enough() or (not self._tasks and (self.stopping or not self.window.waiting)):
+            if (enough() and not self._starting) or (not self._tasks and (self.stopping or not self.window.waiting)):
                 return
             await workflow.wait_condition(lambda: self._changed)
             for vm in [vm for vm, task in self._tasks.items() if task.done()]:
                 self._tasks.pop(vm).result()
+
+    def pending(self) -> tuple[Pending, ...]:
+        """What the next run has to go on with. A VM that another operation holds is tried anew there."""
+        return tuple(
+            each.model_copy(update={"to": None}) if each.load.name in self.busy else each
+            for each in self.window.pending()
+        )
 
     def wake(self) -> None:
         """Something that bears on what may start has changed."""
@@ -63,6 +73,7 @@ class Convoy:
 
     def _start_what_may(self) -> None:
         while not (self.paused or self.stopping) and (start := self.window.next()) is not None:
+            self._starting.add(start.task.vm)
             self._tasks[start.task.vm] = asyncio.create_task(self._move(start))
 
     async def _move(self, start: Start) -> None:
@@ -80,13 +91,19 @@ class Convoy:
                 static_summary=f"{vm}: {start.task.load.host} → {start.to}",
                 static_details=start.why,
             )
+            self._confirmed(vm)
             await child
         except WorkflowAlreadyStartedError:
+            self._confirmed(vm)
             await self._wait_for_other(start)
         except ChildWorkflowError as error:
             await self._look_again(start, *explain(error))
         else:
             self.window.succeeded(vm)
+        self._changed = True
+
+    def _confirmed(self, vm: str) -> None:
+        self._starting.discard(vm)
         self._changed = True
 
     async def _watch(self, start: Start) -> None:

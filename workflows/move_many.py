@@ -95,7 +95,7 @@ class MoveMany(FleetDesk):
                 "after": after,
                 "slots": window.slots,
                 "paused": self._paused,
-                "pending": window.pending(),
+                "pending": self._convoy.pending() if self._convoy else (),
                 "moved": so_far.moved + len(window.moved),
                 "memory_moved_mib": so_far.memory_moved_mib + window.moved_mib,
                 "failed": so_far.failed + len(window.failed),

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
 
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.service import RPCError
 
 from bench import scale_facts
@@ -22,6 +25,7 @@ from bench.simulated.faults import Faults
 from bench.simulated.site import HOST_MIB, RESERVE_MIB, Site
 from bench.simulated.workers import Workers
 from models import ids, queues
+from models.base import Model
 from models.fleet import EvacuateOutcome, EvacuateRequest, FleetProgress, HostRoom, VmLoad
 from models.migration import MigrateRequest
 from novacron.client import NovaCron
@@ -32,9 +36,10 @@ from workflows.migrate_vm import MigrateVm
 SITE = "sim"
 LOOK_EVERY = 15.0
 """Seconds between an evacuation's looks at VMs that could not be moved in the last round."""
-CRASH_SECONDS = 20.0
 PLACEMENTS = 200
+ASK_AGAIN = 1.0
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Size:
     evacuate: int = 50
     plans: int = 3
     """Dry runs of an evacuation, one after the other."""
-    moves: int = 50
+    moves: int = 20
     """Single moves, all at once."""
     faults: float = 0.05
     """Share of moves that are made to fail."""
@@ -52,6 +57,7 @@ class Size:
     """Hosts without a worker; the last one of them is among those evacuated."""
     crashes: int = 0
     """Hosts whose worker is stopped in the middle of the evacuations, and started again."""
+    crash_seconds: float = 20.0
     move_seconds: float = 4.0
     control_workers: int = 1
     seed: int = 1
@@ -156,15 +162,7 @@ class Run:
         self._say(f"moves: {sum(ended)} of {len(ended)} VMs moved")
 
     async def _start_move(self, request: MigrateRequest, starts: list[float]) -> WorkflowHandle[MigrateVm, object]:
-        began = time.perf_counter()
-        handle = await self._client.start_workflow(
-            MigrateVm.run,
-            request.model_dump(mode="json"),
-            id=ids.migrate_vm(SITE, request.vm),
-            task_queue=queues.control(SITE),
-        )
-        starts.append(time.perf_counter() - began)
-        return handle
+        return await self._start(MigrateVm.run, request, ids.migrate_vm(SITE, request.vm), starts)
 
     async def _evacuate(self, workers: Workers) -> None:
         """All at once; then the maintenance of each is ended."""
@@ -186,15 +184,28 @@ class Run:
             await asyncio.gather(*(_end(handle) for handle in handles.values()))
 
     async def _start_evacuation(self, host: str, starts: list[float]) -> WorkflowHandle[EvacuateHost, EvacuateOutcome]:
+        wanted = EvacuateRequest(host=host, look_every=LOOK_EVERY)
+        return await self._start(EvacuateHost.run, wanted, ids.evacuate_host(SITE, host), starts)
+
+    async def _start(self, run: Any, wanted: Model, workflow_id: str, starts: list[float]) -> Any:
+        """Ask until the server takes it: one that has no time to spare may refuse, and the id keeps it from starting
+        twice. What that takes is part of the latency."""
         began = time.perf_counter()
-        handle = await self._client.start_workflow(
-            EvacuateHost.run,
-            EvacuateRequest(host=host, look_every=LOOK_EVERY).model_dump(mode="json"),
-            id=ids.evacuate_host(SITE, host),
-            task_queue=queues.control(SITE),
-        )
-        starts.append(time.perf_counter() - began)
-        return handle
+        while True:
+            try:
+                handle = await self._client.start_workflow(
+                    run,
+                    wanted.model_dump(mode="json"),
+                    id=workflow_id,
+                    task_queue=queues.control(SITE),
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                )
+            except RPCError as error:
+                self._say(f"{workflow_id}: {error.message}; asking again")
+                await asyncio.sleep(ASK_AGAIN)
+            else:
+                starts.append(time.perf_counter() - began)
+                return handle
 
     async def _drain(self, handles: dict[str, WorkflowHandle[EvacuateHost, EvacuateOutcome]]) -> int:
         """Until each of these says that its host is drained; how many did in time."""
@@ -226,13 +237,13 @@ class Run:
         half = self._size.crashes // 2
         chosen = [*[host for host in live if self.site.left_on([host])][:half], *others[: self._size.crashes - half]]
         await asyncio.gather(*(workers.stop(name) for name in chosen))
-        await asyncio.sleep(CRASH_SECONDS)
+        await asyncio.sleep(self._size.crash_seconds)
         await asyncio.gather(*(workers.start(name) for name in chosen))
 
     async def _look_back(self) -> None:
         """The facts, from the site and from Temporal."""
         for _ in range(60):  # the index of workflows lags behind a little
-            ended = await scale_facts.ended(self._client)
+            ended = await _asked(lambda: scale_facts.ended(self._client))
             if not ended.running():
                 break
             await asyncio.sleep(1)
@@ -269,12 +280,21 @@ class Run:
 
 
 async def _closed(client: Client) -> int:
-    return (await client.count_workflows('ExecutionStatus != "Running"')).count
+    return (await _asked(lambda: client.count_workflows('ExecutionStatus != "Running"'))).count
+
+
+async def _asked(question: Callable[[], Awaitable[T]]) -> T:
+    """A server that has no time to spare is asked again, a minute long."""
+    for _ in range(60):
+        with suppress(RPCError):
+            return await question()
+        await asyncio.sleep(ASK_AGAIN)
+    return await question()
 
 
 async def _quietly(handle: WorkflowHandle[MigrateVm, object]) -> bool:
     try:
-        await handle.result()
+        await _asked(handle.result)
     except WorkflowFailureError:
         return False
     return True
@@ -289,5 +309,6 @@ async def _drained(handle: WorkflowHandle[EvacuateHost, EvacuateOutcome]) -> boo
 
 
 async def _end(handle: WorkflowHandle[EvacuateHost, EvacuateOutcome]) -> None:
-    await handle.execute_update("resume", False)
-    await handle.result()
+    update = uuid4().hex  # the same one again is answered, not obeyed twice
+    await _asked(lambda: handle.execute_update("resume", False, id=update))
+    await _asked(handle.result)

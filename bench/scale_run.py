@@ -162,7 +162,9 @@ class Run:
         self._say(f"moves: {sum(ended)} of {len(ended)} VMs moved")
 
     async def _start_move(self, request: MigrateRequest, starts: list[float]) -> WorkflowHandle[MigrateVm, object]:
-        return await self._start(MigrateVm.run, request, ids.migrate_vm(SITE, request.vm), starts)
+        workflow_id = ids.migrate_vm(SITE, request.vm)
+        handle: WorkflowHandle[MigrateVm, object] = await self._start(MigrateVm.run, request, workflow_id, starts)
+        return handle
 
     async def _evacuate(self, workers: Workers) -> None:
         """All at once; then the maintenance of each is ended."""
@@ -185,7 +187,11 @@ class Run:
 
     async def _start_evacuation(self, host: str, starts: list[float]) -> WorkflowHandle[EvacuateHost, EvacuateOutcome]:
         wanted = EvacuateRequest(host=host, look_every=LOOK_EVERY)
-        return await self._start(EvacuateHost.run, wanted, ids.evacuate_host(SITE, host), starts)
+        workflow_id = ids.evacuate_host(SITE, host)
+        handle: WorkflowHandle[EvacuateHost, EvacuateOutcome] = await self._start(
+            EvacuateHost.run, wanted, workflow_id, starts
+        )
+        return handle
 
     async def _start(self, run: Any, wanted: Model, workflow_id: str, starts: list[float]) -> Any:
         """Ask until the server takes it: one that has no time to spare may refuse, and the id keeps it from starting

@@ -12,6 +12,9 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
+from temporalio.api.enums.v1 import TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
@@ -22,6 +25,7 @@ from workers.host import HEARTBEAT_THROTTLE
 
 SLOTS = 8
 POLLERS = 2
+AT_ONCE = 20
 
 
 class Workers:
@@ -38,8 +42,14 @@ class Workers:
         }
 
     async def __aenter__(self) -> Self:
-        for name in self._hosts:
-            await self.start(name)
+        """A few at a time, each waited for: the server makes a record of every new queue, and a thousand at once would
+        time out and be tried again."""
+        names = list(self._hosts)
+        for first in range(0, len(names), AT_ONCE):
+            group = names[first : first + AT_ONCE]
+            for name in group:
+                await self.start(name)
+            await asyncio.gather(*(self._polled(name) for name in group))
         return self
 
     async def __aexit__(
@@ -55,6 +65,15 @@ class Workers:
     async def stop(self, name: str) -> None:
         """The worker ends at once; the moves of its host go on."""
         await self._running.pop(name).aclose()
+
+    async def _polled(self, name: str) -> None:
+        question = DescribeTaskQueueRequest(
+            namespace=self._client.namespace,
+            task_queue=TaskQueue(name=queues.host(self._site.name, name)),
+            task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY,
+        )
+        while not (await self._client.workflow_service.describe_task_queue(question, retry=True)).pollers:
+            await asyncio.sleep(0.1)
 
     def _worker(self, name: str) -> Worker:
         host = self._hosts[name]

@@ -10,6 +10,7 @@ from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port,
 from models.datapath import TlsFiles
 from models.disks import DiskImage
 from models.migration import MigrationPolicy
+from models.shares import Capacities
 from models.store import StoreSettings
 
 
@@ -44,6 +45,8 @@ class SiteSettings(Model):
 
     site: Name
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
+    bandwidth: Capacities | None = None
+    """What moves may use of the network; None: nothing is bounded, and nothing is shared out."""
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]
@@ -111,6 +114,8 @@ class SiteReport(Model):
     silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
     rest: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
     """Hosts for which one answer had no more room: ask for these by name."""
+    maintenance: Annotated[dict[Name, Name], Field(max_length=2000)] = Field(default_factory=dict)
+    """Hosts that take no VM now, with the phase of their maintenance."""
 
 
 class VmSheet(Model):

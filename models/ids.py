@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+_START_TIME = re.compile(r"-\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")
+
 
 def migrate_vm(site: str, vm: str) -> str:
     """Id of the one operation that may move this VM: it is the lock. `vm/<site>/<vm>`"""
@@ -58,3 +62,8 @@ def planned(site: str, name: str) -> str:
 
 def bandwidth(site: str) -> str:
     return f"bandwidth/{site}"
+
+
+def name_of_planned(workflow_id: str) -> str:
+    """Name of the schedule that started a planner, without the time that Temporal appends to each start."""
+    return _START_TIME.sub("", workflow_id.rpartition("/")[2]) or "planned"

@@ -7,10 +7,11 @@ import sys
 
 import click
 
-from novacron.commands import inventory, moves
+from novacron.commands import fleet, inventory, moves
 from novacron.commands.base import Commands, Face
 from novacron.commands.image import image
 from novacron.commands.lab import lab
+from novacron.commands.schedule import schedule
 from novacron.commands.store import store
 
 EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
@@ -40,7 +41,8 @@ def demo(ctx: click.Context, as_json: bool) -> None:
 
 
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
-for command in (*_MOVES, inventory.hosts, inventory.vm, image, lab, store):
+_FLEET = (fleet.host, fleet.move_many, fleet.rebalance, schedule)
+for command in (*_MOVES, *_FLEET, inventory.hosts, inventory.vm, image, lab, store):
     cli.add_command(command)
 
 

@@ -34,7 +34,7 @@ from models.base import Name
 from models.host import InventoryRequest, SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from novacron import connection, errors, watch
-from workflows import request
+from workflows import convoy, request
 from workflows import search_attributes as sa
 from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
@@ -62,7 +62,7 @@ class Migration:
 
     async def result(self, watch: Watcher | None = None) -> MigrationOutcome:
         """Wait for the end; `watch` is called with each Progress meanwhile. Raises one of novacron.errors."""
-        with _our_errors(self.id):
+        with our_errors(self.id):
             last = Progress()
             if watch is not None:
                 async for last in self.follow():
@@ -78,7 +78,7 @@ class Migration:
 
     async def cancel(self, reason: str = "") -> str:
         """Ask to stop; returns what happens now. Refused past the point of no return."""
-        with _our_errors(self.id):
+        with our_errors(self.id):
             return await self._handle.execute_update(
                 MigrateVm.cancel, reason, id=uuid4().hex, rpc_timeout=timedelta(seconds=30)
             )
@@ -92,7 +92,7 @@ class Migration:
         return await self._steer("post_copy_now")
 
     async def _steer(self, update: str, *args: Any) -> str:
-        with _our_errors(self.id):
+        with our_errors(self.id):
             answer: str = await self._handle.execute_update(
                 update, args=args, id=uuid4().hex, result_type=str, rpc_timeout=_STEERED_WITHIN
             )
@@ -125,7 +125,7 @@ class NovaCron:
         """`profile` of Temporal's configuration file (None: TEMPORAL_PROFILE, else default); `site` is NOVACRON_SITE,
         else `lab`, when None. Raises InvalidInput, Unreachable."""
         chosen = site or os.environ.get("NOVACRON_SITE") or "lab"
-        _check_name("site", chosen)
+        check_name("site", chosen)
         yield cls(await connection.connect(profile), chosen)
 
     async def migrate(
@@ -145,7 +145,7 @@ class NovaCron:
     ) -> Migration:
         """Start the move and return at once. Raises AlreadyMoving when a run holds the VM's lock."""
         wanted = wish(vm, to, source=source, policy=policy)
-        with _our_errors(vm):
+        with our_errors(vm):
             queue = queues.control(self.site)
             await connection.require_control_worker(self.client, self.site, queue)
             handle = await self.client.start_workflow(
@@ -155,8 +155,9 @@ class NovaCron:
                 task_queue=queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+                priority=convoy.priority(wanted.policy),
                 static_summary=f"{vm}: {source} → {to}" if source else f"{vm} → {to}",
-                static_details=f"Asked by {_initiator()}. Policy: {wanted.policy.model_dump_json()}",
+                static_details=f"Asked by {initiator()}. Policy: {wanted.policy.model_dump_json()}",
                 search_attributes=self._attributes(wanted),
             )
         return Migration(self.client, handle)
@@ -169,13 +170,13 @@ class NovaCron:
     async def hosts(self) -> SiteReport:
         """Every host of the site with its VMs; the silent ones are named. A large site takes several runs."""
         queue = queues.control(self.site)
-        with _our_errors(self.site):
+        with our_errors(self.site):
             await connection.require_control_worker(self.client, self.site, queue)
             report = await self._inventory(queue, InventoryRequest())
             while report.rest:
                 more = await self._inventory(queue, InventoryRequest(hosts=report.rest))
-                hosts, silent = (*report.hosts, *more.hosts), report.silent | more.silent
-                report = SiteReport(site=report.site, hosts=hosts, silent=silent, rest=more.rest)
+                both = {"hosts": (*report.hosts, *more.hosts), "silent": report.silent | more.silent}
+                report = more.model_copy(update=both)
         return report
 
     async def _inventory(self, queue: str, wanted: InventoryRequest) -> SiteReport:
@@ -202,7 +203,7 @@ class NovaCron:
                 SearchAttributePair(sa.SITE, self.site),
                 SearchAttributePair(sa.HOST_IDS, hosts),
                 SearchAttributePair(sa.PHASE, "checking"),
-                SearchAttributePair(sa.INITIATOR, _initiator()),
+                SearchAttributePair(sa.INITIATOR, initiator()),
             ]
         )
 
@@ -210,14 +211,14 @@ class NovaCron:
 def wish(vm: str, to: str, *, source: str | None = None, policy: MigrationPolicy | None = None) -> MigrateRequest:
     """The request, checked without asking anyone. InvalidInput names the field."""
     chosen = (policy or MigrationPolicy()).model_dump()
-    with _our_errors(vm):
+    with our_errors(vm):
         return request.read({"vm": vm, "to": to, "source": source, "policy": chosen})
 
 
 def workflow_id(site: str, vm_or_id: str) -> str:
     """Id of the workflow that moves this VM; an id passes through."""
     if "/" not in vm_or_id:
-        _check_name("vm", vm_or_id)
+        check_name("vm", vm_or_id)
         return ids.migrate_vm(site, vm_or_id)
     if ids.parse_migrate_vm(vm_or_id) is None:
         raise errors.InvalidInput(f"id: got {vm_or_id!r}", "Give a VM's name, or an id as vm/<site>/<vm>.")
@@ -225,7 +226,7 @@ def workflow_id(site: str, vm_or_id: str) -> str:
 
 
 @contextlib.contextmanager
-def _our_errors(what: str) -> Iterator[None]:
+def our_errors(what: str) -> Iterator[None]:
     """Everything Temporal may raise, as one of novacron.errors."""
     try:
         yield
@@ -247,7 +248,7 @@ def _our_errors(what: str) -> Iterator[None]:
         raise connection.from_rpc(error) from error
 
 
-def _check_name(field: str, value: str) -> None:
+def check_name(field: str, value: str) -> None:
     try:
         _NAME.validate_python(value)
     except ValidationError:
@@ -256,7 +257,7 @@ def _check_name(field: str, value: str) -> None:
         ) from None
 
 
-def _initiator() -> str:
+def initiator() -> str:
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

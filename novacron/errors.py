@@ -43,11 +43,16 @@ class AlreadyMoving(NovaCronError):
     exit_code = 3
 
     def __init__(self, workflow_id: str, run_id: str | None) -> None:
-        vm = workflow_id.rpartition("/")[2]
-        super().__init__(
-            f"{vm} is already moving: workflow {workflow_id}, run {run_id or 'unknown'}",
-            f"Watch it with `novacron watch {vm}`, or stop it with `novacron cancel {vm}`.",
+        name = workflow_id.rpartition("/")[2]
+        what, remedy = (
+            f"{name} is already moving",
+            f"Watch it with `novacron watch {name}`, or stop it with `novacron cancel {name}`.",
         )
+        if workflow_id.startswith("host/"):
+            what, remedy = f"{name} is in maintenance already", f"`novacron host status {name}` shows it."
+        elif not workflow_id.startswith("vm/"):
+            what, remedy = f"{workflow_id} runs already", "Wait for its end, or cancel it."
+        super().__init__(f"{what}: workflow {workflow_id}, run {run_id or 'unknown'}", remedy)
         self.workflow_id = workflow_id
         self.run_id = run_id
 

@@ -102,7 +102,9 @@ def hosts(report: SiteReport) -> None:
     rows = [
         (
             host.host,
-            "answers",
+            f"answers; in maintenance: {report.maintenance[host.host]}"
+            if host.host in report.maintenance
+            else "answers",
             f"{host.memory_free_mib} of {host.memory_total_mib} MiB",
             str(sum(vm.state == "running" for vm in host.vms)),
             f"{host.libvirt_version} / {host.qemu_version}",
@@ -122,6 +124,11 @@ def vms(report: SiteReport) -> None:
     _print(_table(["VM", "HOST", "STATE", "MEMORY", "CPUS"], rows))
     for name, why in report.silent.items():
         click.echo(f"not asked: {name} ({why})", err=True)
+
+
+def table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table."""
+    _print(_table(titles, rows))
 
 
 def _table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> Table:

@@ -12,6 +12,7 @@ from temporalio.worker import Worker
 
 from activities.control import ControlActivities
 from activities.fleet import FleetControlActivities
+from activities.shares import SharesActivities
 from models import queues
 from models.host import SiteSettings
 from workers import runtime
@@ -25,6 +26,7 @@ control worker costs. The SDK's default is 10 s; less than 2 s would reload work
 def build(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
     fleet = FleetControlActivities(settings, client)
+    shares = SharesActivities(settings, client)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -36,6 +38,8 @@ def build(settings: SiteSettings, client: Client) -> Worker:
             fleet.host_gate,
             fleet.in_maintenance,
             fleet.await_moves,
+            shares.join_shares,
+            shares.leave_shares,
         ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,

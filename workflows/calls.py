@@ -97,6 +97,13 @@ class Host:
         what = f"bound the link to {mib} MiB/s" if mib else "take the bound off the link"
         return await _call(HostActivities.limit_path, order, **self._to(deadlines.STEER, what))
 
+    async def limit_to(self, migration_id: str, bytes_per_second: int) -> PathLimit:
+        order = LimitPath(migration_id=migration_id, bytes_per_second=bytes_per_second)
+        what = (
+            f"its share of the link is {bytes_per_second >> 10} KiB/s" if bytes_per_second else "no bound on the link"
+        )
+        return await _call(HostActivities.limit_path, order, **self._to(deadlines.STEER, what))
+
     async def start_post_copy(self, ref: VmRef) -> VmSighting:
         what = f"let {ref.vm} switch now, its last memory follows"
         return await _call(HostActivities.start_post_copy, ref, **self._to(deadlines.STEER, what))

@@ -20,6 +20,7 @@ from workflows.aftermath import Aftermath
 from workflows.calls import Host
 from workflows.chronicle import Chronicle, elapsed
 from workflows.preflight import Admitted
+from workflows.sharing import Sharing
 
 
 class Crossing:
@@ -39,6 +40,8 @@ class Crossing:
         self._parts: list[evidence.Evidence] = []
         self._memory_mib = 0
         self._wire_mib = 0
+        self.sharing: Sharing | None = None
+        """Where the site bounds what all moves use together."""
         """The bound on the link that the open path was told."""
         self.ref: VmRef | None = None
         """The VM, once the move step may have touched it."""
@@ -74,6 +77,8 @@ class Crossing:
         self._opened.append(here)
         order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=policy, vm=vm)
         await here.open_path(order)
+        if self.sharing is not None:
+            await self.sharing.join(self._id, policy)
 
     async def move(self, vm: VmRef, policy: MigrationPolicy, resume: bool = False) -> None:
         """The long step. It heartbeats, survives its worker, and aborts libvirt's job on a cancel."""
@@ -99,7 +104,8 @@ class Crossing:
 
     async def limit(self, mib: int) -> None:
         """Bound what the source puts on the link from now on. Raises ActivityError."""
-        await self._source.limit(self._id, mib)
+        if self.sharing is None or not await self.sharing.ask(mib):
+            await self._source.limit(self._id, mib)
         self._wire_mib = mib
 
     async def come_together(
@@ -146,5 +152,7 @@ class Crossing:
             await self._aftermath.settle_disks(self.first_id, self._disks, keep)
 
     async def _close(self) -> evidence.Evidence:
+        if self.sharing is not None:
+            await self.sharing.leave()
         opened, self._opened = self._opened, []
         return await self._aftermath.close(opened, self._id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from temporalio import workflow
@@ -13,6 +13,7 @@ from models import failures, queues
 from models.host import HostReport, InventoryRequest, SiteReport
 from workflows import deadlines, errors, request
 from workflows.calls import Control, Host
+from workflows.calls_fleet import FleetControl
 
 MOST_BYTES = 1 << 20
 """Of reports in one answer, measured as JSON. Temporal refuses a payload of more than 2 MiB, and the reports of 1,000
@@ -25,7 +26,7 @@ class Inventory:
     async def run(self, raw: Any = None) -> SiteReport:
         wanted = request.read_as(InventoryRequest, {} if raw is None else raw, '{"hosts": ["host-a"]}')
 
-        def chosen(hosts: list[str]) -> list[str]:
+        def chosen(hosts: list[str], _: Container[str]) -> list[str]:
             if strangers := sorted(set(wanted.hosts) - set(hosts)):
                 raise errors.final(failures.INVALID_INPUT, f"hosts: {', '.join(strangers[:5])}: not of this site")
             return list(wanted.hosts) or hosts
@@ -33,17 +34,24 @@ class Inventory:
         return await ask_site(queues.site_of(workflow.info().task_queue), chosen, MOST_BYTES)
 
 
+def all_of_them(hosts: list[str], _: Container[str]) -> list[str]:
+    return hosts
+
+
 async def ask_site(
-    site: str, chosen: Callable[[list[str]], list[str]] = list, most_bytes: int | None = None
+    site: str,
+    chosen: Callable[[list[str], Container[str]], list[str]] = all_of_them,
+    most_bytes: int | None = None,
 ) -> SiteReport:
-    """The hosts of the site that `chosen` picks, asked in groups. Once the reports take `most_bytes` the others are
-    left for another time, and named in `rest`."""
+    """The hosts that `chosen` picks (from all of the site and those in maintenance), asked in groups. Once the reports
+    take `most_bytes` the others are left for another time, and named in `rest`."""
     settings = await Control(site).hosts()
-    hosts = chosen(sorted(settings.hosts))
+    held = (await FleetControl(site).in_maintenance()).hosts
+    hosts = chosen(sorted(settings.hosts), held)
     answering = await Control(settings.site).answering(hosts)
     silent = {host: f"no worker polls {queues.host(settings.site, host)}" for host in hosts if not answering.get(host)}
     reports: list[HostReport] = []
-    size = 0
+    size, rest = 0, tuple[str, ...]()
     asked = [host for host in hosts if host not in silent]
     for first in range(0, len(asked), deadlines.HOSTS_AT_ONCE):
         group = asked[first : first + deadlines.HOSTS_AT_ONCE]
@@ -54,9 +62,12 @@ async def ask_site(
                 continue
             size += len(answer.model_dump_json())
             if most_bytes is not None and size > most_bytes and reports:
-                return SiteReport(site=settings.site, hosts=tuple(reports), silent=silent, rest=tuple(asked[number:]))
+                rest = tuple(asked[number:])
+                break
             reports.append(answer)
-    return SiteReport(site=settings.site, hosts=tuple(reports), silent=silent)
+        if rest:
+            break
+    return SiteReport(site=settings.site, hosts=tuple(reports), silent=silent, maintenance=held, rest=rest)
 
 
 async def _describe(site: str, host: str) -> HostReport | str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from models import failures
-from models.fleet import HostGate
+from models.migration import MigrateRequest
 from workflows import errors
 from workflows.calls_fleet import FleetControl
+from workflows.sharing import Sharing
 
 
-async def gate(site: str, host: str) -> HostGate:
-    """What a move has to know of its destination. Refuses one in maintenance."""
+async def pass_gate(site: str, source: str, wanted: MigrateRequest) -> Sharing | None:
+    """Refuses a destination in maintenance. The move's part in sharing the bandwidth, where the site shares it out."""
+    host = wanted.to
     answer = await FleetControl(site).gate(host)
     if answer.maintenance:
         raise errors.final(
@@ -17,4 +19,4 @@ async def gate(site: str, host: str) -> HostGate:
             f"to: {host} is in maintenance (workflow {answer.maintenance}), so it takes no VM. Name another host, or "
             f"end the maintenance with `novacron host resume {host}`",
         )
-    return answer
+    return Sharing(site, source, host, wanted.policy.priority) if answer.shares else None

@@ -80,7 +80,7 @@ class MigrateVm:
         if self._admitted.half:
             self._crossing.adopt(self._ref, self._admitted)
         else:
-            await maintenance.gate(self._site, wanted.to)
+            self._crossing.sharing = await maintenance.pass_gate(self._site, found, wanted)
         for warning in self._admitted.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")
 

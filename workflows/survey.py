@@ -6,7 +6,7 @@ goes back.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from random import Random
 
 from temporalio import workflow
@@ -15,7 +15,6 @@ from models import ids, queues
 from models.fleet import HostRoom, Survey, SurveyRequest, VmLoad
 from models.host import HostReport, SiteReport, VmReport
 from workflows import verdict
-from workflows.calls_fleet import FleetControl
 from workflows.inventory import ask_site
 
 
@@ -24,17 +23,16 @@ class SurveySite:
     @workflow.run
     async def run(self, request: SurveyRequest) -> Survey:
         site = queues.site_of(workflow.info().task_queue)
-        maintenance = (await FleetControl(site).in_maintenance()).hosts
         unasked = 0
 
-        def chosen(hosts: list[str]) -> list[str]:
+        def chosen(hosts: list[str], maintenance: Container[str]) -> list[str]:
             nonlocal unasked
             drawn = draw(hosts, request, maintenance, workflow.random())
             unasked = len(among(hosts, request)) - len(drawn)
             return drawn
 
         report = await ask_site(site, chosen)
-        return page(report, maintenance, request).model_copy(update={"unasked": unasked})
+        return page(report, request).model_copy(update={"unasked": unasked})
 
 
 async def survey(site: str, request: SurveyRequest) -> Survey:
@@ -61,10 +59,10 @@ def draw(hosts: list[str], request: SurveyRequest, maintenance: Container[str], 
     return sorted(drawn.sample(open_ones, min(request.draw, len(open_ones))))
 
 
-def page(report: SiteReport, maintenance: Mapping[str, str], request: SurveyRequest) -> Survey:
+def page(report: SiteReport, request: SurveyRequest) -> Survey:
     """Pure: what of a site's report the request asks for."""
     unfit = {host: why[:300] for host, why in report.silent.items()}
-    unfit |= {host: f"in maintenance ({phase})" for host, phase in maintenance.items()}
+    unfit |= {host: f"in maintenance ({phase})" for host, phase in report.maintenance.items()}
     found = sorted(
         (load for host in report.hosts for load in loads(host, request) if load.name > request.after),
         key=lambda load: (load.name, load.why_not != "", load.host),

@@ -31,6 +31,7 @@ from temporalio.worker import (
 )
 
 from activities.fleet import FleetControlActivities
+from activities.shares import SharesActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
@@ -61,6 +62,7 @@ from models.migration import (
     Progress,
     VmRef,
 )
+from models.shares import Capacities
 from workflows import WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
@@ -280,7 +282,7 @@ class FakeControl:
 
     @activity.defn(name="novacron.list_hosts")
     async def list_hosts(self) -> SiteSettings:
-        return SiteSettings(site=self._site.name, hosts=tuple(self._site.hosts))
+        return self._site.settings()
 
     @activity.defn(name="novacron.agents_polling")
     async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:
@@ -298,12 +300,16 @@ class FakeSite:
         self.hosts = {name: FakeHost(self, name) for name in ("host-a", "host-b", "host-c")}
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
+        self.bandwidth: Capacities | None = None
         self.dead_queues: set[str] = set()
         self._workers: dict[str, AsyncExitStack] = {}
 
     @property
     def id(self) -> str:
         return ids.migrate_vm(self.name, VM)
+
+    def settings(self) -> SiteSettings:
+        return SiteSettings(site=self.name, hosts=tuple(self.hosts), bandwidth=self.bandwidth)
 
     @property
     def queue(self) -> str:
@@ -368,13 +374,17 @@ class FakeSite:
         """The site with a control worker and one worker per host."""
         async with AsyncExitStack() as stack:
             control = FakeControl(self)
-            settings = SiteSettings(site=self.name, hosts=tuple(self.hosts))
+            settings = self.settings()
             await stack.enter_async_context(
                 Worker(
                     self.client,
                     task_queue=self.queue,
                     workflows=WORKFLOWS,
-                    activities=[*activities_of(control), *activities_of(FleetControlActivities(settings, self.client))],
+                    activities=[
+                        *activities_of(control),
+                        *activities_of(FleetControlActivities(settings, self.client)),
+                        *activities_of(SharesActivities(settings, self.client)),
+                    ],
                     interceptors=[Impatience(self.dead_queues)],
                 )
             )

@@ -165,7 +165,7 @@ async def test_a_vm_that_cannot_move_is_shut_down_only_when_that_was_asked_for(s
         evacuation = await evacuate(site)
         await until(evacuation, lambda seen: seen.phase == "waiting" and bool(seen.note))
         assert "host-a.stop_vm" not in site.journal
-        await evacuation.execute_update(EvacuateHost.set_non_movable, "stop")
+        await evacuation.execute_update("set_non_movable", "stop")
         progress = await drained(evacuation)
         assert progress.drained is not None
         assert progress.drained.defined == (VM,)

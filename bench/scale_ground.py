@@ -26,6 +26,8 @@ from workflows.plugin import plugin
 
 DYNAMIC_CONFIG = {
     **temporal.DYNAMIC_CONFIG,
+    # as in deploy/dynamicconfig; with it the server keeps every queue twice
+    "matching.enableFairness": "false",
     # default 1200 open polls a namespace and frontend: with two polls a host, 600 hosts would be the end
     "frontend.namespaceCount": "10000",
 }

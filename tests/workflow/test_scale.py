@@ -12,7 +12,7 @@ SMALL = Size(
     hosts=30, vms=300, evacuate=3, plans=1, moves=5, faults=0.1, silent=2, crashes=2, crash_seconds=3, move_seconds=1,
     within=300,
 )  # fmt: skip
-EVENTS = {"novacron.MigrateVm": 250, "novacron.EvacuateHost": 1000, "novacron.Inventory": 400, "novacron.Survey": 400}
+EVENTS = {"novacron.MigrateVm": 300, "novacron.EvacuateHost": 1000, "novacron.Inventory": 400, "novacron.Survey": 400}
 """Most events a history may have at this size."""
 
 
@@ -21,6 +21,7 @@ async def test_no_vm_is_lost_or_doubled_while_hosts_are_evacuated_and_moves_and_
     found = await run.run()
     assert [fact for fact in found.facts if not fact.holds] == []
     assert not run.site.ran_twice
-    assert {each.type: each.events.most <= EVENTS[each.type] for each in found.histories} == dict.fromkeys(EVENTS, True)
+    most = {each.type: each.events.most for each in found.histories}
+    assert [kind for kind, bound in EVENTS.items() if not 0 < most[kind] <= bound] == []
     assert found.drain[0][1] == 20  # of the three hosts one is silent: its VMs stay where they are
     assert found.drain[-1][1] == 0

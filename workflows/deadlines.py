@@ -103,8 +103,8 @@ HALVES_LOOK: tuple[float, ...] = (1, 3, 10)
 """Pauses between looks until both hosts know that post-copy broke off."""
 
 HOSTS_AT_ONCE = 50
-"""Questions to all hosts of a site go out in groups of this size. Each answer changes the workflow that asked, one after
-the other: with larger groups the server turns answers away (BusyWorkflow), and they are told again later."""
+"""Questions to all hosts of a site go out in groups of this size. Each answer changes the workflow that asked, one
+after the other: of larger groups the server turns some away (BusyWorkflow), and they are told again later."""
 
 
 def move(policy: MigrationPolicy) -> ActivityConfig:

@@ -16,11 +16,13 @@ from temporalio.client import Client
 
 from activities import path
 from activities.errors import translated
+from activities.fence import Fence
 from activities.folder import Folder, living
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
-from clouds.kvm import admission, disks, errors, inventory, leftover, sheet
+from activities.standing import standing
+from clouds.kvm import admission, disks, errors, facts, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.migration import Departing, Departure, MigrateCall
 from dwcp import control
@@ -48,9 +50,11 @@ class HostActivities:
         settings: HostSettings,
         client: Client | None = None,
         opener: Callable[[str], Connection] | None = None,
+        fence: Fence | None = None,
     ) -> None:
         """`opener` replaces libvirt's open() in tests."""
         self._settings = settings
+        self._fence = fence or Fence(settings)
         self._client = client
         self._loop = asyncio.get_running_loop() if client is not None else None
         self._opener = opener
@@ -63,33 +67,40 @@ class HostActivities:
     def describe_host(self) -> HostReport:
         """The host and its VMs."""
         with self._session() as session:
-            return inventory.host_report(session, self._settings, living(self._settings))
+            return inventory.host_report(session, self._settings, living(self._settings), self._fence.welcomed())
 
     @activity.defn(name="novacron.inspect_vm", no_thread_cancel_exception=True)
     @translated
     def inspect_vm(self, vm: VmRef) -> VmSheet:
         """What a destination has to know of the VM."""
         with self._session() as session:
-            return sheet.vm_sheet(session, self._settings.host, vm, self._settings.trusted_network)
+            found = sheet.vm_sheet(session, self._settings.host, vm, self._settings.trusted_network)
+            here = standing(session, self._settings)
+        known = self._fence.known(VmRef(vm=found.vm.name, uuid=found.vm.uuid))
+        return found.model_copy(update={"standing": here, "token": known})
 
     @activity.defn(name="novacron.admit_vm", no_thread_cancel_exception=True)
     @translated
     def admit_vm(self, vm: VmSheet) -> Findings:
         """Run on the destination: what speaks against taking the VM."""
         with self._session() as session:
-            return admission.examine(vm, admission.host_facts(session, self._settings, vm))
+            here = standing(session, self._settings)
+            found = admission.examine(vm, facts.host_facts(session, self._settings, vm, here))
+        return found.model_copy(update={"items": (*self._fence.findings(), *found.items)})
 
     @activity.defn(name="novacron.look_for_vm", no_thread_cancel_exception=True)
     @translated
     def look_for_vm(self, vm: VmRef) -> VmSighting:
         """Is the VM here, and in what state?"""
         with self._session() as session:
-            return inventory.look_for(session, self._settings.host, vm)
+            seen = inventory.look_for(session, self._settings.host, vm)
+        return seen.model_copy(update={"token": self._fence.known(vm)})
 
     @activity.defn(name="novacron.discard_incoming", no_thread_cancel_exception=True)
     @translated
     def discard_incoming(self, vm: VmRef) -> VmSighting:
         """Run on the destination after a failed move: remove its paused leftover, if that is what it is."""
+        self._fence.check(vm, "remove a leftover")
         with self._session() as session:
             leftover.discard_incoming(session, vm)
             return inventory.look_for(session, self._settings.host, vm)
@@ -98,6 +109,7 @@ class HostActivities:
     @translated
     def open_path(self, order: OpenPath) -> Endpoint:
         """Start or find this host's end of the data path; ready when it returns."""
+        self._fence.check(order.vm, "open a data path")
         if order.endpoint is not None:
             return path.open_end(self._settings, order)
         with self._session() as session:
@@ -108,6 +120,7 @@ class HostActivities:
     @translated
     def prepare_disks(self, order: PrepareDisks) -> DisksReport:
         """Run on the destination: make empty images for the disks that are copied."""
+        self._fence.check(order.vm, "make disk images")
         with self._session() as session:
             owner = inventory.qemu_owner(session)
         return DisksReport(paths=disks.make(order.disks, order.migration_id, owner))
@@ -116,6 +129,7 @@ class HostActivities:
     @translated
     def settle_disks(self, order: SettleDisks) -> DisksReport:
         """Run on the destination when the move has ended: keep the copied images, or remove them."""
+        self._fence.check(order.vm, "settle disk images")
         settle = disks.keep if order.keep else disks.remove
         return DisksReport(paths=settle(order.disks, order.migration_id))
 
@@ -124,6 +138,7 @@ class HostActivities:
     def start_post_copy(self, vm: VmRef) -> VmSighting:
         """Run on the source: let the VM switch now. Fails while libvirt is not far enough; asked again, it is no error
         that the VM has switched already."""
+        self._fence.check(vm, "switch to post-copy")
         with Departure(lambda listen: self._session(listen), vm) as departure:
             seen = departure.look()
             if not seen.post_copy and (objection := departure.start_post_copy()):
@@ -137,12 +152,14 @@ class HostActivities:
     @translated
     def limit_path(self, order: LimitPath) -> PathLimit:
         """Change what this host's end of a data path may put on the link."""
+        self._fence.check(order.vm, "bound the link")
         return path.limit(self._settings, order)
 
     @activity.defn(name="novacron.close_path", no_thread_cancel_exception=True)
     @translated
     def close_path(self, order: ClosePath) -> PathReport:
-        """Stop this host's end of the data path and remove its folder, if there is any."""
+        """Stop this host's end of the data path and remove its folder, if there is any. No token is asked for:
+        who opened a path may close it."""
         status = path.close_end(self._settings, order.migration_id)
         with self._lock:
             self._calls.pop(order.migration_id, None)
@@ -152,6 +169,7 @@ class HostActivities:
     @translated
     def move_vm(self, order: MoveVm) -> MoveResult:
         """Run on the source: start the move, or attach to it, and watch it to its end."""
+        self._fence.check(order.vm, "move the VM")
         folder = Folder.of(self._settings, order.migration_id)
         signals = Signals(self._client, self._loop)
         around = Surroundings(
@@ -172,6 +190,7 @@ class HostActivities:
             ).run()
 
     def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
+        self._fence.check(order.vm, "hand the VM to libvirt")  # this thread may have been asleep since it last asked
         wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume)
         call = MigrateCall(self._session(), wanted)
         with self._lock:

@@ -22,6 +22,7 @@ from activities.folder import Folder
 from activities.heartbeat import wait
 from dwcp import control, process
 from dwcp.errors import ControlFailed, NotRunning
+from dwcp.local import PROBE
 from models import failures
 from models.datapath import DataPathConfig, DataPathStatus, Service
 from models.host import HostSettings
@@ -36,6 +37,8 @@ STOPPED_WITHIN = 15.0
 """Time for an orderly goodbye to the peer."""
 ENDED_WITHIN = 5.0
 """Time after a signal."""
+PROBE_LIFETIME = 60.0
+"""A probe that nobody closes ends by itself after so many seconds."""
 
 
 def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> DataPathConfig:
@@ -50,18 +53,19 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
             f"Use protection tls, or set trusted_network on both hosts if nobody else can listen there",
         )
     virt = folder.socket("virt") if source else settings.libvirt_socket
-    return DataPathConfig(
+    carried = (
+        Service(name="ram", path=folder.socket("ram")),
+        Service(name="virt", path=virt),
+        Service(name="nbd", path=folder.socket("nbd")),
+    )
+    config = DataPathConfig(
         role="source" if source else "destination",
         migration_id=order.migration_id,
         peer_name=order.peer,
         address=order.endpoint.address if order.endpoint else settings.migration_address,
         port=order.endpoint.port if order.endpoint else 0,
         port_range=settings.port_range,
-        services=(
-            Service(name="ram", path=folder.socket("ram")),
-            Service(name="virt", path=virt),
-            Service(name="nbd", path=folder.socket("nbd")),
-        ),
+        services=carried,
         tls=settings.tls,
         more_addresses=order.endpoint.more_addresses if order.endpoint else settings.more_migration_addresses,
         lanes=policy.lanes,
@@ -73,6 +77,25 @@ def configuration(settings: HostSettings, order: OpenPath, folder: Folder) -> Da
         page_memory_mib=policy.page_memory_mib,
         store=_store(settings, order),
         resume_within=policy.resume_within,
+        owner_token=order.vm.token if order.vm else 0,
+        vm=order.vm.uuid if order.vm else None,
+    )
+    return _probing(config, folder) if order.probe else config
+
+
+def _probing(config: DataPathConfig, folder: Folder) -> DataPathConfig:
+    """The same path, for test bytes alone: nothing of this host can be reached over it, and it does not last."""
+    return config.model_copy(
+        update={
+            "services": (Service(name=PROBE, path=folder.socket(PROBE)),),
+            "codec": "raw",
+            "page_memory_mib": 0,
+            "store": None,
+            "resume_within": 5,
+            "open_within": PROBE_LIFETIME / 2,
+            "linger": PROBE_LIFETIME / 2,
+            "lifetime": PROBE_LIFETIME,
+        }
     )
 
 

@@ -40,7 +40,7 @@ class SharesActivities:
         deadline = time.monotonic() + TOLD_WITHIN
         while time.monotonic() < deadline:
             try:
-                state = await handle.query("shares", result_type=SharesState)
+                state: SharesState = await handle.query("shares", result_type=SharesState)
             except (WorkflowQueryFailedError, RPCError):
                 break
             for line in state.members:

@@ -35,7 +35,9 @@ IDLE_SECONDS: Final = 0.0003
 """A bulk program silent for this long has paused: what it wrote is sent. Other programs are never waited for."""
 BUSY_SECONDS: Final = 0.002
 """While all lanes are busy a pause means nothing; look again after this."""
-BULK_SERVICES: Final = frozenset({"ram", "nbd"})
+PROBE: Final = "probe"
+"""A service whose bytes measure the link: the destination drops them."""
+BULK_SERVICES: Final = frozenset({"ram", "nbd", PROBE})
 TALK_FLOW: Final = MAX_FLOWS
 """Number of the flow over which the two content stores talk: it leads to no program."""
 

@@ -72,6 +72,9 @@ class DataPathConfig(Model):
     """Unacknowledged data allowed, as time at the measured link rate (plus the round trip)."""
     batch_bytes: Annotated[int, Field(ge=4096, le=4 << 20)] = 1 << 20
     owner_token: Count = 0
+    """Fencing token of the move. A destination takes only a source with the same one."""
+    vm: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] | None = None
+    """UUID of the VM that is carried: by it the path is found when its move is dead."""
     resume_within: Seconds = 300
     """How long a lost link may stay lost before the session fails and its sockets close."""
     open_within: Seconds = 120

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from models.base import AbsolutePath, Count, MigrationId, Model, Name
+from models.migration import VmRef
 
 
 class DiskImage(Model):
@@ -28,6 +29,8 @@ class PrepareDisks(Model):
 
     migration_id: MigrationId
     disks: Annotated[tuple[DiskImage, ...], Field(min_length=1, max_length=64)]
+    vm: VmRef | None = None
+    """Whose disks they are, with the token of the operation."""
 
 
 class SettleDisks(Model):
@@ -36,6 +39,7 @@ class SettleDisks(Model):
     migration_id: MigrationId
     disks: Annotated[tuple[DiskImage, ...], Field(min_length=1, max_length=64)]
     keep: bool
+    vm: VmRef | None = None
 
 
 class DisksReport(Model):

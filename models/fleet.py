@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_validator
 
 from models.base import Count, Labels, Model, Name, Seconds, Text
 from models.migration import MigrationPolicy
@@ -25,6 +25,11 @@ MAINTENANCE: tuple[FleetPhase, ...] = ("planning", "moving", "waiting", "drained
 VmFate = Literal["waiting", "moving", "moved", "busy", "stopping", "stopped", "stuck", "failed", "left"]
 """busy: another operation holds it. stuck: it cannot move. failed: its attempts are used up. left: it went
 by itself."""
+
+
+def _with_priority(policy: MigrationPolicy, priority: int) -> MigrationPolicy:
+    """The priority of the operation, where the policy names none."""
+    return policy if "priority" in policy.model_fields_set else policy.model_copy(update={"priority": priority})
 
 
 class Slots(Model):
@@ -189,6 +194,11 @@ class EvacuateRequest(Model):
     look_every: Annotated[float, Field(ge=5, le=3600)] = 60
     """Seconds between looks at VMs that are waited for, and ten times that between looks at a host that is drained."""
 
+    @field_validator("policy")
+    @classmethod
+    def _goes_first(cls, policy: MigrationPolicy) -> MigrationPolicy:
+        return _with_priority(policy, 1)
+
 
 class EvacuateState(Model):
     """What a long maintenance takes along into its next run."""
@@ -298,6 +308,11 @@ class RebalanceRequest(Model):
     slots: Slots = Slots(total=4, out=1, into=1, link=1)
     policy: MigrationPolicy = MigrationPolicy(priority=5)
     dry_run: bool = False
+
+    @field_validator("policy")
+    @classmethod
+    def _goes_last(cls, policy: MigrationPolicy) -> MigrationPolicy:
+        return _with_priority(policy, 5)
 
 
 class RebalanceOutcome(Model):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
 from models.datapath import TlsFiles
 from models.disks import DiskImage
+from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.shares import Capacities
 from models.store import StoreSettings
@@ -40,13 +41,34 @@ class HostSettings(Model):
     """Memory that incoming VMs must leave free."""
 
 
+class NamedPolicy(Model):
+    """The goals of one class of VMs."""
+
+    name: Name
+    labels: Labels = Field(default_factory=dict)
+    """Holds for VMs that have all of these labels. Empty: only for requests that name it; but one that is called
+    `default` holds for every VM that no other fits."""
+    policy: MigrationPolicy = MigrationPolicy()
+
+
 class SiteSettings(Model):
-    """Settings file of a control worker (JSON): the site it serves and the hosts that belong to it."""
+    """Settings file of a control worker (JSON): the site it serves, its hosts, and its policies."""
 
     site: Name
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
     bandwidth: Capacities | None = None
     """What moves may use of the network; None: nothing is bounded, and nothing is shared out."""
+    policies: Annotated[tuple[NamedPolicy, ...], Field(max_length=64)] = ()
+    """The first that fits a VM's labels holds."""
+
+    @model_validator(mode="after")
+    def _policies_have_names_of_their_own(self) -> SiteSettings:
+        names = [policy.name for policy in self.policies]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"policies: the name {twice[0]!r} is given twice")
+        return self
+
+    leases: LeaseSettings = LeaseSettings()
 
 
 VmState = Literal["running", "paused", "shutdown", "shutoff", "crashed", "blocked", "suspended", "unknown"]
@@ -62,6 +84,51 @@ class DiskReport(Model):
     identity: Annotated[str, Field(max_length=1024)] = ""
     image: DiskImage | None = None
     """What a copy of it needs; None for what cannot be copied: devices, network disks, bases of other images."""
+    format: Annotated[str, Field(max_length=16)] = ""
+    """raw, qcow2, ... as QEMU was told."""
+    cache: Annotated[str, Field(max_length=16)] = ""
+    """QEMU's cache mode; empty: its default, writeback."""
+
+
+class InterfaceReport(Model):
+    """A network interface of a VM, and what of its host it is plugged into."""
+
+    mac: Annotated[str, Field(max_length=32)] = ""
+    kind: Annotated[str, Field(max_length=16)]
+    """libvirt's type: network, bridge, direct, user, ..."""
+    source: Annotated[str, Field(max_length=256)] = ""
+    """Name of the libvirt network, the bridge, or the host's device."""
+
+
+class MemoryBacking(Model):
+    """What of its host's memory and CPUs a VM insists on."""
+
+    page_kib: Count = 0
+    """Size of the huge pages it lies in; 0: ordinary memory."""
+    nodes: Annotated[tuple[int, ...], Field(max_length=1024)] = ()
+    """NUMA nodes its memory is bound to (mode strict)."""
+    cpus: Annotated[tuple[int, ...], Field(max_length=8192)] = ()
+    """CPUs of the host that its vCPUs are pinned to."""
+    devices: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Memory devices that are files of the host (NVDIMM, pmem)."""
+
+
+class HostStanding(Model):
+    """What a host has to say of itself for any move, whichever side of it it is on."""
+
+    host: Name
+    libvirt_version: Annotated[str, Field(max_length=32)] = ""
+    clock_ahead: float | None = None
+    """Seconds by which its clock is ahead of Temporal's, as the host sees it; None: nobody compared."""
+    certificate_error: Text = ""
+    """Why a peer would refuse its data path certificate (or it its peers'); empty when it would not."""
+    certificate_expires: AwareDatetime | None = None
+    state_free_mib: Count | None = None
+    """Room for the data path's sockets and log."""
+    store_free_mib: Count | None = None
+    """Room on the file system of its content store; None: it has none."""
+    store_leaves_mib: Count = 0
+    """Of that the store never takes so much."""
 
 
 class VmReport(Model):
@@ -97,6 +164,8 @@ class HostReport(Model):
     vms: Annotated[tuple[VmReport, ...], Field(max_length=2000)] = ()
     migrations: Annotated[tuple[Name, ...], Field(max_length=256)] = ()
     """Ids of data paths that live on this host."""
+    reconciled: bool = True
+    """Since it was started its VMs were compared with the site's owner records; before that it takes no VM."""
 
 
 class InventoryRequest(Model):
@@ -137,8 +206,22 @@ class VmSheet(Model):
     host_uuid: Annotated[str, Field(max_length=64)] = ""
     trusted_network: bool = False
     """The source's settings trust the migration network."""
+    token: Count = 0
+    """The highest fencing token that the VM's host has seen for it."""
     policy: MigrationPolicy = MigrationPolicy()
     """How the move is wanted."""
+    interfaces: Annotated[tuple[InterfaceReport, ...], Field(max_length=64)] = ()
+    backing: MemoryBacking = MemoryBacking()
+    tpm: Annotated[str, Field(max_length=32)] = ""
+    """Backend of its TPM: emulator, passthrough, external; empty: it has none."""
+    snapshots: Count = 0
+    """That libvirt keeps of it on its host."""
+    standing: HostStanding | None = None
+    """The source's own."""
+
+
+NOT_RECONCILED = "not-reconciled"
+"""Finding of a host that has not been compared with the owner records since it was started."""
 
 
 class Finding(Model):
@@ -148,6 +231,8 @@ class Finding(Model):
     severity: Literal["blocker", "warning"]
     what: Text
     remedy: Text
+    why: Text = ""
+    """Why this matters, in one sentence; the same for every VM."""
 
 
 class Findings(Model):
@@ -162,3 +247,5 @@ class VmSighting(Model):
     host: Name
     present: bool
     vm: VmReport | None = None
+    token: Count = 0
+    """The highest fencing token that the host has seen for the VM."""

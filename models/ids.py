@@ -18,6 +18,15 @@ def parse_migrate_vm(workflow_id: str) -> tuple[str, str] | None:
     return (parts[1], parts[2]) if len(parts) == 3 and parts[0] == "vm" and all(parts) else None
 
 
+def reconcile(site: str) -> str:
+    """Id of the workflow that compares a site with its owner records; a schedule appends the time."""
+    return f"reconcile/{site}"
+
+
+def owners(site: str, unique: str) -> str:
+    return f"owners/{site}/{unique}"
+
+
 def inventory(site: str, unique: str) -> str:
     return f"inventory/{site}/{unique}"
 
@@ -67,3 +76,12 @@ def bandwidth(site: str) -> str:
 def name_of_planned(workflow_id: str) -> str:
     """Name of the schedule that started a planner, without the time that Temporal appends to each start."""
     return _START_TIME.sub("", workflow_id.rpartition("/")[2]) or "planned"
+
+
+def plan(site: str, unique: str) -> str:
+    return f"plan/{site}/{unique}"
+
+
+def label(site: str, vm: str) -> str:
+    """One change of a VM's labels at a time."""
+    return f"label/{site}/{vm}"

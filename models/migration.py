@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, field_serializer, model_validator
 
 from models.base import Address, Count, MigrationId, Model, Name, Port, Seconds, Text
 from models.datapath import Codec, DataPathStatus, Protection, Rdma
@@ -78,6 +78,21 @@ class MigrationPolicy(Model):
     """When the move may start; none: at any time."""
 
 
+def given_policy(raw: Any) -> Any:
+    """`"policy": "gold"` is short for `"policy_name": "gold"`."""
+    if isinstance(raw, dict) and isinstance(raw.get("policy"), str):
+        name = raw["policy"]
+        rest = {field: value for field, value in raw.items() if field != "policy"}
+        return {**rest, "policy_name": name} if rest.get("policy_name") is None else raw
+    return raw
+
+
+@field_serializer("policy")
+def wished(policy: MigrationPolicy) -> dict[str, Any]:
+    """Only what was asked for: on its way to the workflow a goal that nobody named must not become a wish."""
+    return policy.model_dump(mode="json", exclude_unset=True)
+
+
 class MigrateRequest(Model):
     """Input of the workflow novacron.MigrateVm."""
 
@@ -86,11 +101,20 @@ class MigrateRequest(Model):
     """Destination host."""
     source: Name | None = None
     """Host that runs the VM; found by asking every host of the site when omitted."""
+    policy_name: Name | None = None
+    """One of the site's policies; None: the one that fits the VM's labels."""
     policy: MigrationPolicy = MigrationPolicy()
+    """What differs from it: only fields that are given count. A name instead of an object is `policy_name`."""
+
+    _named = model_validator(mode="before")(given_policy)
+    _only_what_was_given = wished
 
 
-Phase = Literal["checking", "preparing", "moving", "post-copy", "confirming", "cleaning", "done", "failed", "cancelled"]
-"""post-copy: the VM runs at the destination already, and the rest of its memory is still on the way."""
+Phase = Literal[
+    "checking", "waiting", "preparing", "moving", "post-copy", "confirming", "cleaning", "done", "failed", "cancelled",
+]  # fmt: skip
+"""waiting: for one of the policy's windows to open; then all is checked anew. post-copy: the VM runs at the destination
+already, and the rest of its memory is still on the way."""
 
 
 class Progress(Model):
@@ -120,6 +144,9 @@ class Progress(Model):
 class VmRef(Model):
     vm: Name
     uuid: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] | None = None
+    token: Count = 0
+    """Fencing token of the operation that asks. A host that has seen a higher one for this VM refuses the order; 0 is
+    the oldest of all."""
 
 
 class Endpoint(Model):
@@ -139,6 +166,8 @@ class OpenPath(Model):
     policy: MigrationPolicy = MigrationPolicy()
     vm: VmRef | None = None
     """Whose memory is carried: with its UUID the hosts' stores can be used."""
+    probe: bool = False
+    """Carry nothing but test bytes, which the destination drops; gone by itself after a minute."""
 
 
 class LimitPath(Model):
@@ -146,6 +175,7 @@ class LimitPath(Model):
 
     migration_id: MigrationId
     bytes_per_second: Count
+    vm: VmRef | None = None
 
 
 class PathLimit(Model):

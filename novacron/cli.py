@@ -7,15 +7,18 @@ import sys
 
 import click
 
-from novacron.commands import fleet, inventory, moves
+from novacron.commands import fleet, inventory, labels, moves
 from novacron.commands.base import Commands, Face
 from novacron.commands.image import image
 from novacron.commands.lab import lab
+from novacron.commands.ownership import owners, reconcile, recover
+from novacron.commands.plan import plan
 from novacron.commands.schedule import schedule
 from novacron.commands.store import store
 
-EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal or a
-worker does not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human; 130 interrupted."""
+EPILOG = """Exit codes: 0 done; 1 failed, the VM stays where it was; 2 wrong input; 3 already moving; 4 Temporal, a
+worker or the owner records do not answer; 5 not found; 6 refused by a check; 7 cancelled; 8 ambiguous, needs a human;
+130 interrupted."""
 
 
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
@@ -40,10 +43,12 @@ def demo(ctx: click.Context, as_json: bool) -> None:
     ctx.exit(run(as_json))
 
 
-_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.post_copy)
+_MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
 _FLEET = (fleet.host, fleet.move_many, fleet.rebalance, schedule)
-for command in (*_MOVES, *_FLEET, inventory.hosts, inventory.vm, image, lab, store):
+_REST = (inventory.hosts, inventory.vm, image, lab, store, recover, reconcile, owners)
+for command in (plan, *_MOVES, *_FLEET, *_REST):
     cli.add_command(command)
+inventory.vm.add_command(labels.label)
 
 
 def run(args: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ import contextlib
 import getpass
 import os
 import platform
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -33,11 +33,14 @@ from models import ids, queues
 from models.base import Name
 from models.host import InventoryRequest, SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
+from models.planning import LabelReport, Plan, PlanRequest
 from novacron import connection, errors, watch
 from workflows import convoy, request
 from workflows import search_attributes as sa
 from workflows.inventory import Inventory
+from workflows.label_vm import LabelVm
 from workflows.migrate_vm import MigrateVm
+from workflows.plan_move import PlanMove
 
 Watcher = Callable[[Progress], None]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
@@ -82,6 +85,10 @@ class Migration:
             return await self._handle.execute_update(
                 MigrateVm.cancel, reason, id=uuid4().hex, rpc_timeout=timedelta(seconds=30)
             )
+
+    async def start_now(self) -> str:
+        """Do not wait for a window of the policy. Refused when the move does not."""
+        return await self._steer("start_now")
 
     async def limit(self, mib: int) -> str:
         """Bound what the move puts on the link to MiB a second; 0: no bound. Refused when nothing crosses any more."""
@@ -135,16 +142,25 @@ class NovaCron:
         *,
         source: str | None = None,
         policy: MigrationPolicy | None = None,
+        policy_name: str | None = None,
         watch: Watcher | None = None,
     ) -> MigrationOutcome:
-        """Move `vm` to host `to` and wait until it runs there."""
-        return await (await self.start(vm, to, source=source, policy=policy)).result(watch)
+        """Move `vm` to host `to` and wait until it runs there. Fields that `policy` was given go over the site's policy
+        of that name, or for the VM's labels."""
+        move = await self.start(vm, to, source=source, policy=policy, policy_name=policy_name)
+        return await move.result(watch)
 
     async def start(
-        self, vm: str, to: str, *, source: str | None = None, policy: MigrationPolicy | None = None
+        self,
+        vm: str,
+        to: str,
+        *,
+        source: str | None = None,
+        policy: MigrationPolicy | None = None,
+        policy_name: str | None = None,
     ) -> Migration:
         """Start the move and return at once. Raises AlreadyMoving when a run holds the VM's lock."""
-        wanted = wish(vm, to, source=source, policy=policy)
+        wanted = wish(vm, to, source=source, policy=policy, policy_name=policy_name)
         with our_errors(vm):
             queue = queues.control(self.site)
             await connection.require_control_worker(self.client, self.site, queue)
@@ -157,10 +173,54 @@ class NovaCron:
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
                 priority=convoy.priority(wanted.policy),
                 static_summary=f"{vm}: {source} → {to}" if source else f"{vm} → {to}",
-                static_details=f"Asked by {initiator()}. Policy: {wanted.policy.model_dump_json()}",
+                static_details=f"Asked by {initiator()}. Wish: {wanted.model_dump_json(exclude_none=True)}",
                 search_attributes=self._attributes(wanted),
             )
         return Migration(self.client, handle)
+
+    async def plan(
+        self,
+        vm: str,
+        to: str,
+        *,
+        source: str | None = None,
+        policy: MigrationPolicy | None = None,
+        policy_name: str | None = None,
+        measure: bool = True,
+    ) -> Plan:
+        """What moving `vm` to host `to` would meet and cost, with nothing started. One that cannot move is a plan too."""
+        wanted = wish(vm, to, source=source, policy=policy, policy_name=policy_name)
+        order = PlanRequest.model_validate({**wanted.model_dump(), "measure": measure})
+        made: Plan = await self._ask(
+            PlanMove.run, order.model_dump(mode="json"), ids.plan(self.site, uuid4().hex[:12]), f"plan {vm} → {to}"
+        )
+        return made
+
+    async def label(
+        self, vm: str, give: Mapping[str, str] | None = None, take: Sequence[str] = (), *, source: str | None = None
+    ) -> LabelReport:
+        """Give the VM labels, take others off; all it has then."""
+        raw = {"vm": vm, "give": dict(give or {}), "take": list(take), "source": source}
+        with our_errors(vm):
+            order = request.read_label(raw)
+        found: LabelReport = await self._ask(
+            LabelVm.run, order.model_dump(mode="json"), ids.label(self.site, vm), f"label {vm}"
+        )
+        return found
+
+    async def _ask(self, run: Any, order: dict[str, Any], id: str, summary: str) -> Any:
+        """A short workflow of this site, from start to result."""
+        queue = queues.control(self.site)
+        with our_errors(id):
+            await connection.require_control_worker(self.client, self.site, queue)
+            return await self.client.execute_workflow(
+                run,
+                order,
+                id=id,
+                task_queue=queue,
+                execution_timeout=_INVENTORY_WITHIN,
+                static_summary=summary,
+            )
 
     def migration(self, vm_or_id: str, run_id: str | None = None) -> Migration:
         """A run by VM name or workflow id; the newest one without `run_id`."""
@@ -208,11 +268,18 @@ class NovaCron:
         )
 
 
-def wish(vm: str, to: str, *, source: str | None = None, policy: MigrationPolicy | None = None) -> MigrateRequest:
+def wish(
+    vm: str,
+    to: str,
+    *,
+    source: str | None = None,
+    policy: MigrationPolicy | None = None,
+    policy_name: str | None = None,
+) -> MigrateRequest:
     """The request, checked without asking anyone. InvalidInput names the field."""
-    chosen = (policy or MigrationPolicy()).model_dump()
+    given = policy.model_dump(exclude_unset=True) if policy else {}
     with our_errors(vm):
-        return request.read({"vm": vm, "to": to, "source": source, "policy": chosen})
+        return request.read({"vm": vm, "to": to, "source": source, "policy": given, "policy_name": policy_name})
 
 
 def workflow_id(site: str, vm_or_id: str) -> str:

@@ -5,10 +5,12 @@
 | InvalidInput | 2 | untouched: the request is wrong |
 | AlreadyMoving | 3 | is being moved by another run |
 | Unreachable | 4 | unknown: Temporal or a worker does not answer |
+| LeasesUnavailable | 4 | as the message says: the owner records do not answer |
 | NotFound | 5 | no host has it, or no such migration |
 | Refused | 6 | untouched: a check said no |
 | Cancelled | 7 | on its source |
 | Ambiguous | 8 | needs a human: the hosts' answers do not fit together |
+| TwoCopies | 8 | needs a human at once: more than one host holds a live copy |
 | MigrationFailed and all others | 1 | on its source, as the message says |
 """
 
@@ -80,6 +82,15 @@ class Ambiguous(NovaCronError):
     remedy = "Nothing was destroyed. Follow the recovery drill in docs/workflows/migrate-vm.md."
 
 
+class TwoCopies(Ambiguous):
+    remedy = "Nothing was destroyed. Do not guess: docs/workflows/recover-vm.md says how to tell them apart."
+
+
+class LeasesUnavailable(NovaCronError):
+    exit_code = 4
+    remedy = "Bring the store of the owner records back (docs/operations.md), and start again."
+
+
 class MigrationFailed(NovaCronError):
     remedy = "The history of the run in Temporal's UI has every step. Start it again when the cause is gone."
 
@@ -104,6 +115,8 @@ _BY_TYPE: dict[str, type[NovaCronError]] = {
         Refused,
         Cancelled,
         Ambiguous,
+        TwoCopies,
+        LeasesUnavailable,
         MigrationFailed,
         DataPathFailed,
         HostUnavailable,

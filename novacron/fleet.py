@@ -160,7 +160,7 @@ class Fleet:
             await connection.require_control_worker(nova.client, nova.site, queue)
             handle = await nova.client.start_workflow(
                 workflow,
-                wanted.model_dump(mode="json"),
+                wanted.model_dump(mode="json", exclude_unset=True),
                 id=held,
                 task_queue=queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,

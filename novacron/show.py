@@ -6,7 +6,7 @@ Results go to standard output, progress and errors to standard error, so that a 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import click
@@ -117,18 +117,24 @@ def hosts(report: SiteReport) -> None:
 
 def vms(report: SiteReport) -> None:
     rows = sorted(
-        (vm.name, host.host, vm.state + (" (job)" if vm.job else ""), f"{vm.memory_mib} MiB", str(vm.vcpus))
+        (
+            vm.name,
+            host.host,
+            vm.state + (" (job)" if vm.job else ""),
+            f"{vm.memory_mib} MiB",
+            str(vm.vcpus),
+            labels(vm.labels),
+        )
         for host in report.hosts
         for vm in host.vms
     )
-    _print(_table(["VM", "HOST", "STATE", "MEMORY", "CPUS"], rows))
+    _print(_table(["VM", "HOST", "STATE", "MEMORY", "CPUS", "LABELS"], rows))
     for name, why in report.silent.items():
         click.echo(f"not asked: {name} ({why})", err=True)
 
 
-def table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Print a table."""
-    _print(_table(titles, rows))
+def labels(has: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(has.items()))
 
 
 def _table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
@@ -141,6 +147,10 @@ def _table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> Table:
     return table
 
 
+def table(titles: list[str], rows: Sequence[tuple[str, ...]]) -> None:
+    _print(_table(titles, rows))
+
+
 def _print(table: Table) -> None:
     console = Console()
-    console.print(table, width=None if console.is_terminal else 160, soft_wrap=False)
+    (console if console.is_terminal else Console(width=160)).print(table, soft_wrap=False)

@@ -31,6 +31,8 @@ _MOVE = "novacron.move_vm"
 _ORDER = {phase: place for place, phase in enumerate(get_args(Phase))}
 _ORDER["confirming"] = _ORDER["post-copy"]
 """The one way back: hosts are asked where the VM is, and post-copy goes on."""
+_ORDER["waiting"] = _ORDER["checking"]
+"""For a window: all is checked anew when it opens."""
 
 
 async def follow(client: Client, handle: WorkflowHandle[Any, Any], every: float = EVERY) -> AsyncIterator[Progress]:

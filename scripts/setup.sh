@@ -29,7 +29,7 @@ quietly() {
 packages=(
   qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-system libvirt-daemon-driver-qemu libvirt-clients
   libvirt-dev libxxhash-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
-  python3-pyverbs ibverbs-providers ibverbs-utils kmod binutils
+  python3-pyverbs ibverbs-providers ibverbs-utils kmod binutils postgresql
 )
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
@@ -39,6 +39,11 @@ install_packages() {
   done
   [ ${#missing[@]} = 0 ] && return
   step "installing ${missing[*]}"
+  # Tests start a PostgreSQL of their own: Debian need not make and start one for the whole machine.
+  if [[ " ${missing[*]} " == *" postgresql "* ]]; then
+    as_root mkdir -p /etc/postgresql-common/createcluster.d
+    echo "create_main_cluster = false" | as_root tee /etc/postgresql-common/createcluster.d/novacron.conf >/dev/null
+  fi
   quietly as_root apt-get update -q
   quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 }
@@ -71,7 +76,7 @@ make_venv() {
     quietly "$python" -m venv .venv
   fi
   step "installing Python packages into .venv"
-  quietly .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[kvm,lab,dev]'
+  quietly .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[kvm,lab,postgres,dev]'
   echo "$stamp" >.venv/.setup
 }
 

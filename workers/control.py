@@ -12,6 +12,8 @@ from temporalio.worker import Worker
 
 from activities.control import ControlActivities
 from activities.fleet import FleetControlActivities
+from activities.leases import LeaseActivities
+from activities.opening import OpeningActivities
 from activities.shares import SharesActivities
 from models import queues
 from models.host import SiteSettings
@@ -27,6 +29,7 @@ def build(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
     fleet = FleetControlActivities(settings, client)
     shares = SharesActivities(settings, client)
+    leases = LeaseActivities(settings, client)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -40,6 +43,13 @@ def build(settings: SiteSettings, client: Client) -> Worker:
             fleet.await_moves,
             shares.join_shares,
             shares.leave_shares,
+            leases.take_lease,
+            leases.renew_lease,
+            leases.hand_over_lease,
+            leases.release_lease,
+            leases.list_leases,
+            leases.dead_runs,
+            OpeningActivities().next_opening,
         ],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,

@@ -13,8 +13,11 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.fence import Fence
 from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
+from activities.planning import PlanningActivities
+from activities.recovery import RecoveryActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
@@ -26,7 +29,10 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
-    host = HostActivities(settings, client)
+    planning = PlanningActivities(settings)
+    fence = Fence(settings)
+    host = HostActivities(settings, client, fence=fence)
+    recovery = RecoveryActivities(settings, fence)
     fleet = FleetHostActivities(settings)
     return Worker(
         client,
@@ -46,6 +52,14 @@ def build(settings: HostSettings, client: Client) -> Worker:
             host.move_vm,
             host.start_post_copy,
             fleet.stop_vm,
+            planning.measure_dirtying,
+            planning.probe_link,
+            planning.label_vm,
+            recovery.fence_vm,
+            recovery.list_paths,
+            recovery.abort_job,
+            recovery.find_marks,
+            recovery.welcome_host,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

@@ -6,6 +6,7 @@ Workflows call these; nothing else in workflows/ names an activity.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.workflow import ActivityConfig
@@ -25,12 +26,25 @@ from models.migration import (
     PathLimit,
     PathReport,
     VmRef,
+    Window,
+)
+from models.planning import (
+    Dirtying,
+    LabelOrder,
+    LabelReport,
+    LinkSpeed,
+    MeasureDirtying,
+    Opening,
+    OpeningQuery,
+    ProbeLink,
 )
 from workflows import deadlines
 
 with workflow.unsafe.imports_passed_through():
     from activities.control import ControlActivities
     from activities.host import HostActivities
+    from activities.opening import OpeningActivities
+    from activities.planning import PlanningActivities
 
 _call = workflow.execute_activity_method
 
@@ -53,6 +67,12 @@ class Control:
         )
         return {host: answer.polled.get(queue, False) for queue, host in names.items()}
 
+    async def opening(self, windows: Sequence[Window], at: datetime) -> datetime:
+        """The first moment from `at` on at which one of these windows is open. Raises ActivityError."""
+        query = OpeningQuery(windows=tuple(windows), at=at)
+        answer: Opening = await _call(OpeningActivities.next_opening, query, **self._to("when may it start?"))
+        return answer.at
+
     def _to(self, what: str) -> ActivityConfig:
         summary = f"{self._site}: {what}"
         return ActivityConfig(task_queue=queues.control(self._site), summary=summary, **deadlines.CONTROL)
@@ -63,6 +83,8 @@ class Host:
 
     def __init__(self, site: str, name: str) -> None:
         self.name = name
+        self.owner: VmRef | None = None
+        """The VM that orders are about, with the operation's fencing token."""
         self._queue = queues.host(site, name)
 
     async def describe(self) -> HostReport:
@@ -84,6 +106,18 @@ class Host:
             HostActivities.admit_vm, sheet, **self._to(deadlines.QUESTION, f"can you take {sheet.vm.name}?")
         )
 
+    async def measure_dirtying(self, ref: VmRef) -> Dirtying:
+        what = f"how fast does {ref.vm} dirty its memory?"
+        order = MeasureDirtying(vm=ref)
+        return await _call(PlanningActivities.measure_dirtying, order, **self._to(deadlines.MEASURE, what))
+
+    async def probe_link(self, migration_id: str) -> LinkSpeed:
+        order = ProbeLink(migration_id=migration_id)
+        return await _call(PlanningActivities.probe_link, order, **self._to(deadlines.MEASURE, "probe the link"))
+
+    async def label(self, order: LabelOrder) -> LabelReport:
+        return await _call(PlanningActivities.label_vm, order, **self._to(deadlines.PREPARE, f"label {order.vm.vm}"))
+
     async def open_path(self, order: OpenPath) -> Endpoint:
         what = f"listen for {order.peer}" if order.endpoint is None else f"connect to {order.peer}"
         return await _call(HostActivities.open_path, order, **self._to(deadlines.PREPARE, what))
@@ -93,7 +127,7 @@ class Host:
         return await _call(HostActivities.move_vm, order, **self._to(deadlines.move(order.policy), what))
 
     async def limit(self, migration_id: str, mib: int) -> PathLimit:
-        order = LimitPath(migration_id=migration_id, bytes_per_second=mib << 20)
+        order = LimitPath(migration_id=migration_id, bytes_per_second=mib << 20, vm=self.owner)
         what = f"bound the link to {mib} MiB/s" if mib else "take the bound off the link"
         return await _call(HostActivities.limit_path, order, **self._to(deadlines.STEER, what))
 
@@ -109,12 +143,12 @@ class Host:
         return await _call(HostActivities.start_post_copy, ref, **self._to(deadlines.STEER, what))
 
     async def prepare_disks(self, migration_id: str, disks: Sequence[DiskImage]) -> DisksReport:
-        order = PrepareDisks(migration_id=migration_id, disks=tuple(disks))
+        order = PrepareDisks(migration_id=migration_id, disks=tuple(disks), vm=self.owner)
         what = f"make {len(order.disks)} empty disk images"
         return await _call(HostActivities.prepare_disks, order, **self._to(deadlines.PREPARE, what))
 
     async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool) -> DisksReport:
-        order = SettleDisks(migration_id=migration_id, disks=tuple(disks), keep=keep)
+        order = SettleDisks(migration_id=migration_id, disks=tuple(disks), keep=keep, vm=self.owner)
         what = f"{'keep' if keep else 'remove'} {len(order.disks)} copied disk images"
         return await _call(HostActivities.settle_disks, order, **self._to(deadlines.CLOSE, what))
 

@@ -81,7 +81,7 @@ class Convoy:
         try:
             child = await workflow.start_child_workflow(
                 MigrateVm.run,
-                self._request(start).model_dump(mode="json"),
+                self._request(start).model_dump(mode="json", exclude_unset=True),
                 id=ids.migrate_vm(self._site, vm),
                 task_queue=queues.control(self._site),
                 parent_close_policy=ParentClosePolicy.ABANDON,

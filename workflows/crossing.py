@@ -19,7 +19,7 @@ from workflows import deadlines, evidence, verdict
 from workflows.aftermath import Aftermath
 from workflows.calls import Host
 from workflows.chronicle import Chronicle, elapsed
-from workflows.preflight import Admitted
+from workflows.preflight import Survey
 from workflows.sharing import Sharing
 
 
@@ -55,13 +55,13 @@ class Crossing:
         """There may be something to clean up."""
         return bool(self._opened or self._disks)
 
-    def adopt(self, vm: VmRef, admitted: Admitted) -> None:
+    def adopt(self, vm: VmRef, admitted: Survey) -> None:
         """A VM in two halves, left by a run that ended: all that is to be done is to bring it together."""
-        self.ref, self._memory_mib = vm, admitted.sheet.vm.memory_mib
+        self.ref, self._memory_mib = vm, _memory_mib(admitted)
 
-    async def prepare(self, admitted: Admitted) -> None:
+    async def prepare(self, admitted: Survey) -> None:
         """Empty images for the disks that are copied."""
-        self._memory_mib = admitted.sheet.vm.memory_mib
+        self._memory_mib = _memory_mib(admitted)
         if admitted.copies:
             self._disks = admitted.copies
             await self._destination.prepare_disks(self.first_id, self._disks)
@@ -156,3 +156,7 @@ class Crossing:
             await self.sharing.leave()
         opened, self._opened = self._opened, []
         return await self._aftermath.close(opened, self._id)
+
+
+def _memory_mib(admitted: Survey) -> int:
+    return admitted.sheet.vm.memory_mib if admitted.sheet else 0

@@ -50,6 +50,16 @@ QUESTION = ActivityConfig(
 )
 """Reading a host before anything has started."""
 
+MEASURE = ActivityConfig(
+    schedule_to_start_timeout=_seconds(20),
+    start_to_close_timeout=_seconds(45),
+    schedule_to_close_timeout=_seconds(90),
+    heartbeat_timeout=_seconds(10),
+    retry_policy=_retry(2),
+    cancellation_type=_WAIT,
+)
+"""Some seconds of looking at a guest or filling a link, for a plan."""
+
 PREPARE = ActivityConfig(
     schedule_to_start_timeout=_seconds(30),
     start_to_close_timeout=_seconds(150),
@@ -91,6 +101,25 @@ CLOSE = ActivityConfig(
     cancellation_type=_WAIT,
 )
 """Stopping one end of the data path. What cannot be reached ends by its own lifetime."""
+
+LEASE = ActivityConfig(
+    start_to_close_timeout=_seconds(20),
+    schedule_to_close_timeout=_seconds(60),
+    retry_policy=_retry(5),
+    cancellation_type=_WAIT,
+)
+"""The owner records, where nothing goes on without their answer. Waited for: a lease that was taken must be known."""
+
+LEASE_MOVED = ActivityConfig(
+    start_to_close_timeout=_seconds(20),
+    schedule_to_close_timeout=_seconds(10 * 60),
+    retry_policy=_retry(0, first=1, longest=45),
+    cancellation_type=_WAIT,
+)
+"""The record of a VM that has moved: worth some patience. What it does not reach, the reconciler sets right."""
+
+RENEW_EVERY = 200.0
+"""Seconds between renewals of a lease, a third of what it holds for."""
 
 LOOK_AGAIN: tuple[float, ...] = (1, 8, 45)
 """Pauses in seconds between looks while the two answers do not fit together yet."""

@@ -133,7 +133,7 @@ class EvacuateHost(FleetDesk):
         if workflow.info().is_continue_as_new_suggested():
             await workflow.wait_condition(workflow.all_handlers_finished)
             going_on = self._request.model_copy(update={"slots": self._slots})
-            workflow.continue_as_new(args=[going_on, self._state()])
+            workflow.continue_as_new(args=[going_on.model_dump(mode="json", exclude_unset=True), self._state()])
         with contextlib.suppress(TimeoutError):
             await workflow.wait_condition(
                 lambda: self._ending is not None or self._look_now, timeout=pause, timeout_summary="look again"
@@ -175,11 +175,14 @@ class EvacuateHost(FleetDesk):
         """Progress as it stands."""
         window = self._convoy.window if self._convoy else Window(self._slots, {})
         moving = (workflow.now() - self._moving_since).total_seconds() if self._moving_since else 0.0
-        returning = self._log.progress.phase in ("resuming", "done")
-        figures = fleet_log.figures(window, moving, 0 if returning else len(self._moved), self._moved_mib)
-        lines = fleet_log.lines(window, self._convoy.busy if self._convoy else (), self._plan.stuck)
+        away = {} if self._log.progress.phase in ("resuming", "done") else self._moved
         self._log.tell(
-            **figures, vms=lines, drained=self._drained, paused=self._paused, elapsed=self._elapsed(), note=self._note
+            **fleet_log.figures(window, moving, len(away), self._moved_mib),
+            vms=fleet_log.lines(window, self._convoy.busy if self._convoy else (), self._plan.stuck, away),
+            drained=self._drained,
+            paused=self._paused,
+            elapsed=self._elapsed(),
+            note=self._note,
         )
 
     def _take_over(self, state: EvacuateState) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from temporalio import workflow
@@ -74,8 +75,14 @@ def figures(
     }
 
 
-def lines(window: Window, busy: Iterable[str] = (), stuck: Iterable[StuckVm] = ()) -> tuple[VmLine, ...]:
-    """What people want to see first: what moves, what went wrong, then the rest."""
+def lines(
+    window: Window,
+    busy: Iterable[str] = (),
+    stuck: Iterable[StuckVm] = (),
+    before: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[VmLine, ...]:
+    """What people want to see first: what moves, what went wrong, then the rest. `before`: VMs that windows before this
+    one moved, with where to."""
     held = set(busy)
     found = [
         VmLine(vm=vm, fate="busy", note="another operation holds it; its end is waited for")
@@ -87,6 +94,7 @@ def lines(window: Window, busy: Iterable[str] = (), stuck: Iterable[StuckVm] = (
     found += [VmLine(vm=each.vm, fate="stuck", note=f"{each.choice}: {each.why}"[:300]) for each in stuck]
     found += [VmLine(vm=vm, fate="waiting", note=task.why[:300]) for vm, task in window.waiting.items()]
     found += [VmLine(vm=each.vm, fate="moved", to=each.to) for each in reversed(window.moved)]
+    found += [VmLine(vm=vm, fate="moved", to=to) for vm, to in sorted(before.items())]
     return tuple(found[:_MOST_LINES])
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from models import failures
-from models.migration import MigrateRequest
 from workflows import errors
 from workflows.calls_fleet import FleetControl
 from workflows.sharing import Sharing
 
 
-async def pass_gate(site: str, source: str, wanted: MigrateRequest) -> Sharing | None:
+async def pass_gate(site: str, source: str, host: str, priority: int) -> Sharing | None:
     """Refuses a destination in maintenance. The move's part in sharing the bandwidth, where the site shares it out."""
-    host = wanted.to
     answer = await FleetControl(site).gate(host)
     if answer.maintenance:
         raise errors.final(
@@ -19,4 +17,4 @@ async def pass_gate(site: str, source: str, wanted: MigrateRequest) -> Sharing |
             f"to: {host} is in maintenance (workflow {answer.maintenance}), so it takes no VM. Name another host, or "
             f"end the maintenance with `novacron host resume {host}`",
         )
-    return Sharing(site, source, host, wanted.policy.priority) if answer.shares else None
+    return Sharing(site, source, host, priority) if answer.shares else None

@@ -17,13 +17,15 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from models import failures
-from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress, VmRef
-from workflows import ending, errors, evidence, maintenance, preflight, request, steering, verdict
+from models.migration import MigrationOutcome, MigrationPolicy, Phase, Progress
+from workflows import ending, errors, evidence, request, steering, verdict
 from workflows.aftermath import Aftermath
-from workflows.calls import Control, Host
+from workflows.calls import Host
 from workflows.chronicle import Chronicle, elapsed
 from workflows.crossing import Crossing
 from workflows.lasting import to_the_end
+from workflows.outset import Outset
+from workflows.ownership import Ownership
 
 _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftover": False}
 """What becomes of images made at the destination, where that is certain."""
@@ -33,6 +35,7 @@ _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftov
 class MigrateVm:
     def __init__(self) -> None:
         self._chronicle = Chronicle()
+        self._outset = Outset(self._chronicle)
         self._task: asyncio.Task[Any] | None = None
         self._stop: str | None = None
         """Reason given with the update `cancel`."""
@@ -40,6 +43,7 @@ class MigrateVm:
         self._wire_mib: int | None = None
         """The bound on the link, once it was changed."""
         self._late = False
+        self._owner = Ownership(self._chronicle)
 
     @workflow.run
     async def run(self, raw: Any = None) -> MigrationOutcome:
@@ -61,28 +65,18 @@ class MigrateVm:
         return await to_the_end(self._end(None), on_cancel=self._too_late)
 
     async def _check(self) -> None:
-        """Find the VM, and refuse what cannot go well before anything has started."""
+        """Find the VM, refuse what cannot go well, and wait for a window, before anything has started."""
         wanted = self._request
-        named = [wanted.source, wanted.to] if wanted.source else [wanted.to]
-        self._chronicle.begin(f"{wanted.vm} → {wanted.to}", wanted.vm, self._site, named)
-        hosts, silent = await preflight.hosts_to_ask(Control(self._site), self._site, wanted)
-        found = wanted.source or await preflight.find(self._site, wanted, hosts, silent)
-        if found == wanted.to:
-            raise errors.final(
-                failures.REFUSED, f"{wanted.vm}: already on {found}. Nothing to do; name another host to move it"
-            )
-        self._source = Host(self._site, found)
+        self._admitted = found = await self._outset.ready(self._site, wanted)
+        assert found.sheet is not None
+        self._request = wanted.model_copy(update={"policy": found.sheet.policy})
+        self._source = Host(self._site, found.source)
         self._aftermath = Aftermath(self._source, self._destination, self._chronicle)
         self._crossing = Crossing(self._source, self._destination, self._aftermath, self._chronicle, self._id)
-        self._chronicle.between(f"{wanted.vm}: {found} → {wanted.to}", [found, wanted.to])
-        self._admitted = await preflight.admit(self._source, self._destination, wanted.vm, wanted.policy)
-        self._ref = VmRef(vm=wanted.vm, uuid=self._admitted.sheet.vm.uuid)
-        if self._admitted.half:
-            self._crossing.adopt(self._ref, self._admitted)
-        else:
-            self._crossing.sharing = await maintenance.pass_gate(self._site, found, wanted)
-        for warning in self._admitted.warnings:
-            self._chronicle.note(f"{warning.what}. {warning.remedy}")
+        self._crossing.sharing = self._outset.sharing
+        self._ref = await self._owner.take(self._site, found.sheet, self._source, self._destination)
+        if found.half:
+            self._crossing.adopt(self._ref, found)
 
     async def _prepare(self) -> None:
         """Make room for the disks, and open the data path: the destination listens, then the source connects."""
@@ -103,6 +97,7 @@ class MigrateVm:
         try:
             outcome = await self._finish(error)
         except (asyncio.CancelledError, FailureError):
+            await self._owner.end()
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -140,6 +135,7 @@ class MigrateVm:
             self._chronicle.note("a cancel came after the point of no return: the move was finished")
         for note in proof.notes:
             self._chronicle.note(note)
+        await self._owner.end(runs_on=self._destination.name)
         self._chronicle.enter("done")
         return self._outcome(crossing, seconds, proof)
 
@@ -216,6 +212,15 @@ class MigrateVm:
     @cancel.validator
     def _still_open(self, reason: str = "") -> None:
         steering.may_cancel(self.progress().phase, self._request.to)
+
+    @workflow.update(description="Start at once instead of waiting for a window of the policy")
+    def start_now(self) -> str:
+        self._outset.start_now()
+        return f"{self._request.vm} is checked anew, and moves now"
+
+    @start_now.validator
+    def _waits(self) -> None:
+        steering.may_start_now(self.progress().phase)
 
     @workflow.update(description="Bound what the move puts on the link. Argument: MiB a second, 0 for no bound")
     async def set_bandwidth(self, mib: int) -> str:

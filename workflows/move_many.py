@@ -63,7 +63,9 @@ class MoveMany(FleetDesk):
         await workflow.wait_condition(workflow.all_handlers_finished)
         if not self._last and self._ending is None:
             after = page.vms[-1].name if page.vms else self._state.after
-            workflow.continue_as_new(args=[wanted, self._carry(window, after)])
+            workflow.continue_as_new(
+                args=[wanted.model_dump(mode="json", exclude_unset=True), self._carry(window, after)]
+            )
         self._log.enter("done" if self._ending is None else "cancelled")
         self._tell()
         return self._outcome(window)

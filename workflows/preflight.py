@@ -1,52 +1,117 @@
-"""Everything that can be refused before anything has started: names, workers, the VM's place, the destination's room.
+"""Everything that can be found out before anything has started: names, workers, the VM's place, its policy, what the
+destination says of it. Only questions are asked here, so there is nothing to undo; but a destination that was started
+anew is compared with the owner records, and let in when all is well.
 
-Only questions are asked here, so there is nothing to undo.
+What speaks against the move comes back as findings: a plan shows them, a move turns its blockers into a refusal
+(`refuse`). Only a request that cannot be meant (a wrong name, a VM nobody has) is an error for both.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
+from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from models import failures, queues
+from models import failures, goals, queues
 from models.disks import DiskImage
-from models.host import Finding, VmSheet, VmSighting
-from models.migration import MigrateRequest, MigrationPolicy, VmRef
-from workflows import deadlines, errors, verdict
+from models.host import NOT_RECONCILED, Finding, SiteSettings, VmSheet, VmSighting
+from models.migration import MigrateRequest, VmRef
+from models.planning import PlanRequest
+from workflows import deadlines, errors, verdict, welcome
 from workflows.calls import Control, Host
 
+_KINDS = {"agent": failures.HOST_UNAVAILABLE, "copies": failures.AMBIGUOUS}
+"""Type of the error a blocker becomes; Refused for all others."""
 
-async def hosts_to_ask(control: Control, site: str, request: MigrateRequest) -> tuple[list[str], list[str]]:
-    """(hosts whose workers answer, silent ones). Refuses a name the site does not have, and a host without a worker."""
-    members = sorted((await control.hosts()).hosts)
-    needed = [("to", request.to)] + ([("source", request.source)] if request.source else [])
-    for field, name in needed:
-        if name not in members:
-            raise errors.final(
-                failures.INVALID_INPUT,
-                f"{field}: {name!r} is not a host of site {site!r}. Its hosts: {', '.join(members)}",
-            )
-    asked = [name for _, name in needed] if request.source else members
-    answering = await control.answering(asked)
-    for _, name in needed:
-        if not answering.get(name):
-            raise errors.final(
-                failures.HOST_UNAVAILABLE,
-                f"{name}: no worker polls {queues.host(site, name)!r}, so nothing was started. "
-                f"Start that host's worker, or look at its log if it is running",
-            )
-    return [name for name in asked if answering.get(name)], [name for name in asked if not answering.get(name)]
+Wish = MigrateRequest | PlanRequest
 
 
-async def find(site: str, request: MigrateRequest, hosts: list[str], silent: list[str]) -> str:
-    """The one host on which the VM is alive; of a VM in two halves, the host that still has memory to send."""
+@dataclass(frozen=True)
+class Survey:
+    """What is known of a move before it starts. Later fields are empty when an earlier finding hides them."""
+
+    findings: tuple[Finding, ...] = ()
+    source: str = ""
+    sheet: VmSheet | None = None
+    """With the policy that holds, settled for `start`."""
+    chosen: goals.Chosen | None = None
+    opens: datetime | None = None
+    """When the first of the policy's windows opens; None: it may start now."""
+    copies: tuple[DiskImage, ...] = ()
+    """Disk images that have to be copied."""
+    half: bool = False
+    """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
+
+    @property
+    def blockers(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "blocker")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+
+def refuse(found: Survey, wanted: Wish) -> None:
+    """Raise what the blockers say, if there are any."""
+    if found.blockers:
+        listed = "; ".join(f"[{finding.id}] {finding.what}. {finding.remedy}" for finding in found.blockers)
+        kind = _KINDS.get(found.blockers[0].id, failures.REFUSED)
+        raise errors.final(kind, f"{wanted.vm} cannot move to {wanted.to}, and nothing was started: {listed}")
+
+
+async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
+    """`now`: whatever the policy's windows say. Raises InvalidInput, NotFound."""
+    settings = await Control(site).hosts()
+    _check_names(settings, wanted)
+    asked = [wanted.source, wanted.to] if wanted.source else sorted(settings.hosts)
+    answering = await Control(site).answering(asked)
+    needed = [wanted.to] + ([wanted.source] if wanted.source else [])
+    if silent := tuple(_no_agent(site, name) for name in needed if not answering.get(name)):
+        return Survey(silent)
+    hosts = [name for name in asked if answering.get(name)]
+    found = wanted.source or await find(
+        site, wanted.vm, hosts, [name for name in asked if not answering.get(name)], wanted.to
+    )
+    if isinstance(found, Finding):
+        return Survey((found,))
+    if found == wanted.to:
+        what = f"{wanted.vm} is already on {found}"
+        return Survey((_blocker("place", what, "Nothing to do; name another host to move it"),), found)
+    begun = Survey(source=found)
+    source, destination = Host(site, found), Host(site, wanted.to)
+    try:
+        sheet = await source.inspect(VmRef(vm=wanted.vm))
+        chosen = goals.choose(settings, sheet.vm.labels, wanted.policy_name, wanted.policy)
+        begun = replace(begun, sheet=sheet.model_copy(update={"policy": chosen.policy}), chosen=chosen)
+        if verdict.presence(_sight(source, sheet)) == "half":
+            return await _half(begun, sheet, source, destination)
+        begun = await _settled(begun, sheet, chosen, Control(site), now)
+        if stuck := _cannot_move_now(sheet, source):
+            return replace(begun, findings=(stuck,))
+        assert begun.sheet is not None
+        admission = await destination.admit(begun.sheet)
+        if any(finding.id == NOT_RECONCILED for finding in admission.items):
+            await welcome.welcome(site, wanted.to)
+            admission = await destination.admit(begun.sheet)
+    except ActivityError as error:
+        kind, why = errors.explain(error)
+        if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:
+            raise
+        return replace(begun, findings=(_blocker("agent", why, "Look at the worker's log on that host"),))
+    return replace(begun, findings=admission.items, copies=admission.copies)
+
+
+async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str = "") -> str | Finding:
+    """The one host on which the VM is alive; of a VM in two halves, the host that still has memory to send. Or what
+    speaks against moving it. Raises NotFound."""
     alive: list[VmSighting] = []
     defined: list[str] = []
     for first in range(0, len(hosts), deadlines.HOSTS_AT_ONCE):
         group = hosts[first : first + deadlines.HOSTS_AT_ONCE]
-        for answer in await asyncio.gather(*(_sighting(site, host, request.vm) for host in group)):
+        for answer in await asyncio.gather(*(_sighting(site, host, vm) for host in group)):
             if isinstance(answer, verdict.Silence):
                 silent = [*silent, answer.host]
             elif verdict.alive(answer):
@@ -55,72 +120,91 @@ async def find(site: str, request: MigrateRequest, hosts: list[str], silent: lis
                 defined.append(answer.host)
     if len(alive) == 1:
         return alive[0].host
-    here = next((each for each in alive if each.host != request.to), None)
-    there = next((each for each in alive if each.host == request.to), None)
+    here = next((each for each in alive if each.host != to), None)
+    there = next((each for each in alive if each.host == to), None)
     if len(alive) == 2 and here and there and verdict.judge(here, there).kind == "split":
         return here.host
     if alive:
         both = " and ".join(each.host for each in alive)
-        raise errors.final(
-            failures.AMBIGUOUS,
-            f"{request.vm}: {both} both hold a live copy. Nothing was started; find out which "
-            f"one is the VM, stop the other by hand, and start again",
-        )
+        remedy = "Find out which one is the VM, stop the other by hand, and start again"
+        return _blocker("copies", f"{both} both hold a live copy of {vm}", remedy)
     unasked = f" These did not answer: {', '.join(silent)}." if silent else ""
     if defined:
-        raise errors.final(
-            failures.REFUSED,
-            f"{request.vm}: not running; defined on {', '.join(defined)}.{unasked} Start it there first: only a "
-            f"running VM moves live",
-        )
+        what = f"{vm} does not run; it is defined on {', '.join(defined)}.{unasked}".removesuffix(".")
+        return _blocker("state", what, "Start it there first: only a running VM moves live")
     raise errors.final(
         failures.NOT_FOUND,
-        f"vm: no host of site {site!r} has {request.vm!r}.{unasked} `novacron vm list` shows what runs where",
+        f"vm: no host of site {site!r} has {vm!r}.{unasked} `novacron vm list` shows what runs where",
     )
 
 
-@dataclass(frozen=True)
-class Admitted:
-    sheet: VmSheet
-    warnings: tuple[Finding, ...]
-    copies: tuple[DiskImage, ...]
-    """Disk images that have to be copied."""
-    half: bool = False
-    """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
-
-
-async def admit(source: Host, destination: Host, vm: str, policy: MigrationPolicy) -> Admitted:
-    """What both hosts know of the VM; the destination's blockers are refusals."""
-    sheet = (await source.inspect(VmRef(vm=vm))).model_copy(update={"policy": policy})
-    here = VmSighting(host=source.name, present=True, vm=sheet.vm)
-    if verdict.presence(here) == "half":
-        where = verdict.judge(here, await destination.has(VmRef(vm=vm)))
-        if where.kind != "split":
+def _check_names(settings: SiteSettings, wanted: Wish) -> None:
+    members = sorted(settings.hosts)
+    for field, name in (("to", wanted.to), ("source", wanted.source)):
+        if name is not None and name not in members:
             raise errors.final(
-                failures.REFUSED,
-                f"{vm}: in post-copy, and {destination.name} does not have its other half. {where.reason}. Move it to "
-                f"the host that runs it: it comes together there",
+                failures.INVALID_INPUT,
+                f"{field}: {name!r} is not a host of site {settings.site!r}. Its hosts: {', '.join(members)}",
             )
-        return Admitted(sheet, (), (), half=True)
-    if sheet.vm.state not in ("running", "blocked"):
-        raise errors.final(
-            failures.REFUSED,
-            f"{vm}: {sheet.vm.state} on {source.name}. Only a running VM moves live: start or resume it first",
-        )
-    if sheet.vm.job:
-        raise errors.final(
-            failures.REFUSED,
-            f"{vm}: libvirt on {source.name} already runs a job on it (a migration, save or dump). Wait for its end, "
-            f"or stop it with `virsh domjobabort {vm}` there",
-        )
-    admission = await destination.admit(sheet)
-    findings = admission.items
-    blockers = [finding for finding in findings if finding.severity == "blocker"]
-    if blockers:
-        listed = "; ".join(f"[{finding.id}] {finding.what}. {finding.remedy}" for finding in blockers)
-        raise errors.final(failures.REFUSED, f"{destination.name} cannot take {vm}: {listed}")
-    warnings = tuple(finding for finding in findings if finding.severity == "warning")
-    return Admitted(sheet, warnings, admission.copies)
+    try:
+        goals.choose(settings, {}, wanted.policy_name, wanted.policy)
+    except ValueError as error:
+        raise errors.final(failures.INVALID_INPUT, str(error)) from None
+
+
+async def _settled(begun: Survey, sheet: VmSheet, chosen: goals.Chosen, control: Control, now: bool) -> Survey:
+    """When the policy lets the move start, and the policy as such a move has to be told."""
+    at = workflow.now()
+    start = at if now or not chosen.policy.windows else await control.opening(chosen.policy.windows, at)
+    try:
+        policy = goals.settled(chosen.policy, start)
+    except ValueError as error:
+        raise errors.final(failures.INVALID_INPUT, f"policy.{error}") from None
+    return replace(begun, sheet=sheet.model_copy(update={"policy": policy}), opens=start if start > at else None)
+
+
+async def _half(begun: Survey, sheet: VmSheet, source: Host, destination: Host) -> Survey:
+    where = verdict.judge(_sight(source, sheet), await destination.has(VmRef(vm=sheet.vm.name)))
+    if where.kind == "split":
+        return replace(begun, half=True)
+    what = f"{sheet.vm.name} is in post-copy, and {destination.name} does not have its other half. {where.reason}"
+    return replace(
+        begun, findings=(_blocker("half", what, "Move it to the host that runs it: it comes together there"),)
+    )
+
+
+def _cannot_move_now(sheet: VmSheet, source: Host) -> Finding | None:
+    vm = sheet.vm
+    if vm.state not in ("running", "blocked"):
+        remedy = "Only a running VM moves live: start or resume it first"
+        return _blocker("state", f"{vm.name} is {vm.state} on {source.name}", remedy)
+    if vm.job:
+        what = f"libvirt on {source.name} already runs a job on {vm.name} (a migration, save or dump)"
+        return _blocker("job", what, f"Wait for its end, or stop it with `virsh domjobabort {vm.name}` there")
+    return None
+
+
+def _no_agent(site: str, host: str) -> Finding:
+    what = f"{host}: no worker polls {queues.host(site, host)!r}"
+    return _blocker("agent", what, "Start that host's worker, or look at its log if it is running")
+
+
+_WHY = {
+    "agent": "Every step of a move is done by the workers of its two hosts.",
+    "copies": "Which of them is the VM cannot be told from outside, and neither may be lost.",
+    "state": "Live migration moves the memory of a guest that runs.",
+    "job": "libvirt runs one job at a time on a VM.",
+    "place": "A move needs two hosts.",
+    "half": "Each host holds a part of its memory, and both are needed.",
+}
+
+
+def _blocker(id: str, what: str, remedy: str) -> Finding:
+    return Finding(id=id, severity="blocker", what=what, remedy=remedy, why=_WHY[id])
+
+
+def _sight(source: Host, sheet: VmSheet) -> VmSighting:
+    return VmSighting(host=source.name, present=True, vm=sheet.vm)
 
 
 async def _sighting(site: str, host: str, vm: str) -> VmSighting | verdict.Silence:

@@ -7,23 +7,44 @@ anything, the workflow uses it again because not every start comes through them.
 from __future__ import annotations
 
 import difflib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from models import failures, ids, queues
 from models.migration import MigrateRequest
+from models.planning import LabelRequest, PlanRequest
 from workflows import errors
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T", MigrateRequest, PlanRequest)
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
+_LABEL_EXAMPLE = '{"vm": "counter", "give": {"tier": "gold"}}'
 
 
 def read(raw: object) -> MigrateRequest:
     """The request, or ApplicationError InvalidInput."""
-    request = read_as(MigrateRequest, raw, _EXAMPLE)
+    return _two_hosts(read_as(MigrateRequest, raw, _EXAMPLE))
+
+
+def read_plan(raw: object) -> PlanRequest:
+    """The same for a plan."""
+    return _two_hosts(read_as(PlanRequest, raw, _EXAMPLE))
+
+
+def read_label(raw: object) -> LabelRequest:
+    """The same for labels."""
+    request = read_as(LabelRequest, raw, _LABEL_EXAMPLE)
+    if both := sorted(set(request.give) & set(request.take)):
+        raise errors.final(
+            failures.INVALID_INPUT, f"take: {both[0]!r} is also in give. Give a label, or take it off, not both"
+        )
+    return request
+
+
+def _two_hosts(request: T) -> T:
     if request.source == request.to:
         raise errors.final(
             failures.INVALID_INPUT,
@@ -92,10 +113,16 @@ def _complaint(detail: ErrorDetails, model: type[BaseModel], example: str) -> st
 
 def _fields(parents: list[str], model: type[BaseModel]) -> list[str]:
     for parent in parents:
-        within = model.model_fields[parent].annotation if parent in model.model_fields else None
-        if isinstance(within, type) and issubclass(within, BaseModel):
-            model = within
+        if parent in model.model_fields:
+            model = _model_in(model.model_fields[parent].annotation) or model
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a field holds, or a tuple of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _short(value: Any) -> str:

@@ -2,10 +2,12 @@
 
 | phase | cancel | change the link's bound | switch to post-copy now |
 | --- | --- | --- | --- |
-| checking, preparing | yes | noted, holds from the moment the path is open | no |
+| checking, waiting, preparing | yes | noted, holds from the moment the path is open | no |
 | moving | yes | yes | yes, unless its mode is pre-copy |
 | post-copy | no: the VM runs at the destination | yes | no: it has |
 | any later one | no | no | no |
+
+A wait for a window can be cut short (start_now), and nothing else can.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from models.migration import MoveMode, Phase
 from workflows import errors
 
 MOST_MIB = 1_000_000
-_OPEN: tuple[Phase, ...] = ("checking", "preparing", "moving")
+_OPEN: tuple[Phase, ...] = ("checking", "waiting", "preparing", "moving")
 
 
 def may_cancel(phase: Phase, to: str) -> None:
@@ -30,6 +32,11 @@ def may_cancel(phase: Phase, to: str) -> None:
             failures.REFUSED,
             f"too late to cancel: the move is {phase}, past its point of no return. Wait for its result",
         )
+
+
+def may_start_now(phase: Phase) -> None:
+    if phase != "waiting":
+        raise errors.final(failures.REFUSED, f"the move is {phase}: it does not wait for a window")
 
 
 def may_limit(phase: Phase, mib: int) -> None:

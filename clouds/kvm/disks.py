@@ -95,10 +95,15 @@ def keep(images: Sequence[DiskImage], migration_id: str) -> tuple[str, ...]:
 
 
 def is_ours(image: DiskImage, migration_id: str) -> bool:
+    return marked(image) == migration_id
+
+
+def marked(image: DiskImage) -> str | None:
+    """The migration that made this image and has not settled it."""
     try:
-        return _mark(image).read_text() == migration_id
+        return _mark(image).read_text()
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _mark(image: DiskImage) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from clouds.kvm.connection import NO_DOMAIN, UNSUPPORTED, Connection, Domain, Session, code_of
 from clouds.kvm.errors import Refused
+from clouds.kvm.labels import labels_of
 from models.host import HostReport, HostSettings, VmReport, VmSighting, VmState
 from models.migration import VmRef
 
@@ -30,7 +31,9 @@ def memory_mib(meminfo: str) -> tuple[int, int]:
     return kib["MemTotal"] // 1024, kib["MemAvailable"] // 1024
 
 
-def host_report(session: Session, settings: HostSettings, migrations: tuple[str, ...] = ()) -> HostReport:
+def host_report(
+    session: Session, settings: HostSettings, migrations: tuple[str, ...] = (), reconciled: bool = True
+) -> HostReport:
     total, available = memory_mib(Path("/proc/meminfo").read_text(encoding="ascii"))
 
     def ask(connection: Connection) -> HostReport:
@@ -48,6 +51,7 @@ def host_report(session: Session, settings: HostSettings, migrations: tuple[str,
             memory_reserve_mib=settings.memory_reserve_mib,
             vms=tuple(sorted((v for d in connection.listAllDomains() if (v := _still(d))), key=lambda v: v.name)),
             migrations=migrations,
+            reconciled=reconciled,
         )
 
     return session.call("describe this host", ask)
@@ -75,6 +79,7 @@ def vm_report(domain: Domain) -> VmReport:
         vcpus=max(1, vcpus),
         persistent=bool(domain.isPersistent()),
         job=job_operation(domain, STATES[state]) != 0,
+        labels=labels_of(domain),
     )
 
 

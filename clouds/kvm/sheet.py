@@ -6,10 +6,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 
 from clouds.kvm.connection import Connection, Domain, Session, code_of
+from clouds.kvm.facts import numbers
 from clouds.kvm.identity import identity
 from clouds.kvm.inventory import version, vm_report
 from models.disks import DiskImage
-from models.host import DiskReport, VmSheet
+from models.host import DiskReport, InterfaceReport, MemoryBacking, VmSheet
 from models.migration import VmRef
 
 XML_MIGRATABLE = 8
@@ -41,6 +42,10 @@ def vm_sheet(session: Session, host: str, vm: VmRef, trusted_network: bool = Fal
             qemu_version=version(connection.getVersion()),
             host_uuid=ET.fromstring(connection.getCapabilities()).findtext("host/uuid", ""),
             trusted_network=trusted_network,
+            interfaces=interfaces(live),
+            backing=backing(live),
+            tpm=tpm(live),
+            snapshots=domain.snapshotNum(0),
         )
 
     return session.call(f"inspect VM {vm.vm}", ask)
@@ -79,6 +84,8 @@ def disks(domain: ET.Element, sizes: Sizes = lambda target: (0, 0)) -> tuple[Dis
                         readonly=readonly or depth > 0,
                         identity=identity(path),
                         image=_image(disk, name, path, sizes) if depth == 0 else None,
+                        format=_driver(disk, "type") if depth == 0 else "",
+                        cache=_driver(disk, "cache"),
                     )
                 )
             layer, depth = layer.find("backingStore"), depth + 1
@@ -88,10 +95,13 @@ def disks(domain: ET.Element, sizes: Sizes = lambda target: (0, 0)) -> tuple[Dis
 def _image(disk: ET.Element, name: str, path: str, sizes: Sizes) -> DiskImage | None:
     if disk.get("type") != "file" or disk.get("device", "disk") != "disk":
         return None
-    driver = disk.find("driver")
     capacity, allocated = sizes(name)
-    kind = driver.get("type", "") if driver is not None else ""
-    return DiskImage(target=name, path=path, format=kind, capacity=capacity, allocated=allocated)
+    return DiskImage(target=name, path=path, format=_driver(disk, "type"), capacity=capacity, allocated=allocated)
+
+
+def _driver(disk: ET.Element, word: str) -> str:
+    driver = disk.find("driver")
+    return driver.get(word, "") if driver is not None else ""
 
 
 def _local_path(source: ET.Element) -> str:
@@ -116,3 +126,64 @@ def host_devices(domain: ET.Element) -> tuple[str, ...]:
         where = (source.get("dir") or source.get("socket") or "") if source is not None else ""
         found.append(f"filesystem {where}".strip())
     return tuple(found)
+
+
+def interfaces(domain: ET.Element) -> tuple[InterfaceReport, ...]:
+    """Network interfaces, and what of the host each is plugged into. Those that are host devices are not here."""
+    found = []
+    for interface in domain.iterfind("devices/interface"):
+        kind, source, mac = interface.get("type", ""), interface.find("source"), interface.find("mac")
+        if kind == "hostdev":
+            continue
+        plugged = {"network": "network", "bridge": "bridge", "direct": "dev"}.get(kind, "")
+        found.append(
+            InterfaceReport(
+                mac=mac.get("address", "") if mac is not None else "",
+                kind=kind,
+                source=source.get(plugged, "") if source is not None else "",
+            )
+        )
+    return tuple(found)
+
+
+def backing(domain: ET.Element) -> MemoryBacking:
+    """What of its host's memory and CPUs the VM insists on."""
+    strict = domain.find("numatune/memory")
+    bound = strict.get("nodeset", "") if strict is not None and strict.get("mode", "strict") == "strict" else ""
+    cells = [cell for cell in domain.iterfind("numatune/memnode") if cell.get("mode", "strict") == "strict"]
+    pins = [*domain.iterfind("cputune/vcpupin"), *domain.iterfind("cputune/emulatorpin")]
+    memory = domain.find("vcpu")
+    sets = [*(pin.get("cpuset", "") for pin in pins), memory.get("cpuset", "") if memory is not None else ""]
+    return MemoryBacking(
+        page_kib=_page_kib(domain),
+        nodes=_union([bound, *(cell.get("nodeset", "") for cell in cells)]),
+        cpus=_union(sets),
+        devices=tuple(
+            f"{device.get('model', 'memory')} {device.findtext('source/path', '')}".strip()
+            for device in domain.iterfind("devices/memory")
+            if device.find("source/path") is not None
+        ),
+    )
+
+
+def _union(sets: list[str]) -> tuple[int, ...]:
+    return tuple(sorted(frozenset[int]().union(*(numbers(listed) for listed in sets))))
+
+
+_UNITS = {"B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30, "T": 40, "TiB": 40}
+DEFAULT_PAGE_KIB = 2048
+"""libvirt takes the host's default size, on x86-64 this one, where the XML names none."""
+
+
+def _page_kib(domain: ET.Element) -> int:
+    """Size of the huge pages; of several the largest, since that is the scarcest. 0: none."""
+    pages = domain.find("memoryBacking/hugepages")
+    if pages is None:
+        return 0
+    sizes = [int(page.get("size", "0")) << _UNITS.get(page.get("unit", "KiB"), 10) for page in pages.iterfind("page")]
+    return max(sizes, default=DEFAULT_PAGE_KIB << 10) >> 10
+
+
+def tpm(domain: ET.Element) -> str:
+    backend = domain.find("devices/tpm/backend")
+    return backend.get("type", "") if backend is not None else ""

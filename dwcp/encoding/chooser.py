@@ -83,6 +83,8 @@ CHAIN_DWELL: Final = 2.0
 SLOWNESS: Final = 1.1
 SLOWER: Final = 1.3
 """A chain that does not keep up shows that the machine is slower than thought by this much."""
+CHAIN_PART: Final = 0.6
+"""It does not keep up when less than this part of the batches go by it: the link would wait for the rest."""
 CHAIN_HOPE: Final = 1.02
 """What the first one may gain over its promise: how much of it memory repeats over a distance shows only then."""
 CHAIN_GAIN: Final = 1.1
@@ -154,6 +156,8 @@ class Chooser:
         self._chain_since = float("-inf")
         self._slowness = SLOWNESS
         """Of this machine, against the curves, for chains."""
+        self._chain_part = 1.0
+        """Of the batches of late: those that went by the chain."""
         self._cores = cores
         self._available = 1.0
         self._seconds = Estimate(NANOSECONDS, 1e-9)
@@ -285,6 +289,7 @@ class Chooser:
             total = price * work + (1 - price) * link
             if total < lowest and rung in eligible:
                 best, lowest, costs = rung, total, mine
+        self._chain_part += LATELY * ((best == self._chain) - self._chain_part)
         self._asked = (self._asked[0] + costs[0], self._asked[1] + costs[1])
         slower = max(costs)
         self._pace += MEAN_SMOOTHING * (slower - self._pace) if self._pace else slower
@@ -298,7 +303,7 @@ class Chooser:
         """Which chain codec, if any, is worth being in the mixture."""
         if not self._chains or not self._ever_full or now - self._chain_since < CHAIN_DWELL:
             return
-        if self._chain and self._price > PRICE_FAR:
+        if self._chain and self._chain_part < CHAIN_PART:
             self._slowness *= SLOWER
         could = {rung: self.throughput(rung) for rung in self._alone}
         could |= {rung: self._chain_throughput(rung) for rung in self._chains}
@@ -309,7 +314,7 @@ class Chooser:
         best = max(could, key=could.__getitem__)
         wanted = best if best in CHAIN_LEVELS else None
         if wanted != self._chain:
-            self._chain, self._chain_since = wanted, now
+            self._chain, self._chain_since, self._chain_part = wanted, now, 1.0
 
     def _chain_throughput(self, rung: Rung) -> float:
         """As the curves have it. What is measured of codecs that mostly wait for the link, with cold caches each time,

@@ -178,7 +178,11 @@ def judge(
     if hello.migration_id != migration_id:
         return Refuse(RefuseReason.MIGRATION, "this port serves another migration; look up the port again")
     if hello.owner_token != owner_token:
-        return Refuse(RefuseReason.OWNER, "the owner token is not the one of this migration; start it anew")
+        return Refuse(
+            RefuseReason.OWNER,
+            f"the source comes with owner token {hello.owner_token}, this end was opened under {owner_token}; "
+            "whoever has the lower one has lost the VM: start the migration anew",
+        )
     if hello.instance == UNKNOWN_INSTANCE:
         return Refuse(RefuseReason.INSTANCE, "HELLO carries no instance nonce")
     if bound is not None and hello.instance != bound:

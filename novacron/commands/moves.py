@@ -1,20 +1,18 @@
-"""migrate, watch, cancel, limit, post-copy: the moves themselves."""
+"""migrate, watch, cancel, limit, start-now, post-copy: the moves themselves."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import click
-from pydantic import ValidationError
 
-from models.migration import MigrationOutcome, MigrationPolicy
+from models.migration import MigrationOutcome
 from novacron import show
 from novacron.client import Migration, NovaCron, wish, workflow_id
 from novacron.commands.base import Face, as_json
-from novacron.errors import InvalidInput
-from workflows import request, steering
-
-_DEFAULT = MigrationPolicy()
+from novacron.commands.plan import show_plan
+from novacron.commands.policy import policy_of, policy_options
+from workflows import steering
 
 
 @click.command()
@@ -25,123 +23,35 @@ _DEFAULT = MigrationPolicy()
 )
 @click.option("--watch", is_flag=True, help="Show progress while it runs.")
 @click.option("--no-wait", is_flag=True, help="Return as soon as it has started, with its workflow id.")
-@click.option(
-    "--mode",
-    metavar="NAME",
-    help="pre-copy, post-copy or hybrid. post-copy switches after one pass: any guest gets across, but from then on it "
-    "needs both hosts until all memory has arrived, and the move cannot be cancelled. hybrid switches only when "
-    f"pre-copy does not converge. Default: {_DEFAULT.mode}.",
-)
-@click.option(
-    "--disks",
-    metavar="NAME",
-    help="shared or copy. copy: image files that the destination does not see are copied while the VM runs; the source "
-    f"keeps its own. Default: {_DEFAULT.disks}.",
-)
-@click.option(
-    "--lanes",
-    type=int,
-    metavar="N",
-    help=f"TCP streams under TLS, 1 to 16. More help on fast or lossy links and cost CPU. Default: {_DEFAULT.lanes}.",
-)
-@click.option(
-    "--max-lanes",
-    type=int,
-    metavar="N",
-    help="TCP streams the data path may grow to when it measures that more carry more, 1 to 16. "
-    f"Default: {_DEFAULT.max_lanes}.",
-)
-@click.option(
-    "--codec",
-    metavar="NAME",
-    help="auto, raw, none, lz4 or zstd. auto follows the link: lz4 while the CPU is the limit, zstd while the link is. "
-    f"none: known pages are left out, nothing is compressed. raw: bytes as they are. Default: {_DEFAULT.codec}.",
-)
-@click.option(
-    "--page-memory",
-    "page_memory_mib",
-    type=int,
-    metavar="MIB",
-    help="Memory at each end for pages sent before, so that copies and small changes cost little on the link. As much "
-    f"as the guest has is best; 0 is none. Default: {_DEFAULT.page_memory_mib}.",
-)
-@click.option(
-    "--store/--no-store",
-    default=None,
-    help="Use, and fill, both hosts' content stores: a VM that comes back sends only what changed. Costs disk space "
-    f"and I/O. Default: {'--store' if _DEFAULT.store else '--no-store'}.",
-)
-@click.option(
-    "--store-scope",
-    metavar="NAME",
-    help="vm, tenant or site: whose stored pages may serve. Wider saves more, and leaks more: who may start moves can "
-    f"find out whether a page is known. Default: {_DEFAULT.store_scope}.",
-)
-@click.option("--tenant", metavar="NAME", help=f"Whose VM it is, for --store-scope tenant. Default: {_DEFAULT.tenant}.")
-@click.option(
-    "--protection",
-    metavar="NAME",
-    help="tls or none. none: guest memory in the clear, for less CPU; refused unless the settings of both hosts trust "
-    f"the migration network. Default: {_DEFAULT.protection}.",
-)
-@click.option(
-    "--rdma",
-    metavar="NAME",
-    help="auto or never. auto: RDMA where both hosts have it and protection is none (RDMA is not encrypted). "
-    f"Default: {_DEFAULT.rdma}.",
-)
-@click.option(
-    "--max-downtime",
-    "max_downtime_ms",
-    type=int,
-    metavar="MS",
-    help="Longest final pause libvirt may plan for, in milliseconds. Smaller means more passes and a longer move. "
-    f"Default: {_DEFAULT.max_downtime_ms}.",
-)
-@click.option(
-    "--bandwidth",
-    "bandwidth_mib",
-    type=int,
-    metavar="MIB",
-    help="Upper bound for reading guest memory, in MiB a second, to spare the host. 0 is no bound. "
-    f"Default: {_DEFAULT.bandwidth_mib}.",
-)
-@click.option(
-    "--limit",
-    "wire_mib",
-    type=int,
-    metavar="MIB",
-    help="Upper bound on the link, in MiB a second, to spare other traffic; the move takes longer. `novacron limit` "
-    f"changes it while the move runs. 0 is no bound. Default: {_DEFAULT.wire_mib}.",
-)
-@click.option(
-    "--finish-within",
-    type=float,
-    metavar="SECONDS",
-    help="Give up after this long; the VM stays where it is. Large busy VMs need more. "
-    f"Default: {_DEFAULT.finish_within:g}.",
-)
-@click.option(
-    "--resume-within",
-    type=float,
-    metavar="SECONDS",
-    help="How long a lost link may stay lost before the move is given up. The guest runs on meanwhile. "
-    f"Default: {_DEFAULT.resume_within:g}.",
-)
+@click.option("--dry-run", is_flag=True, help="Show the plan, as `novacron plan` does, and start nothing.")
+@policy_options
 @as_json
 @click.pass_obj
 def migrate(
-    face: Face, /, vm: str, to: str, source: str | None, watch: bool, no_wait: bool, as_json: bool, **wishes: Any
+    face: Face,
+    /,
+    vm: str,
+    to: str,
+    source: str | None,
+    watch: bool,
+    no_wait: bool,
+    dry_run: bool,
+    policy_name: str | None,
+    as_json: bool,
+    **wishes: Any,
 ) -> None:
     """Move VM live to another host, and wait until it runs there.
 
     The move is durable: it goes on when this command is interrupted, and `novacron watch VM` finds it again.
     """
-    policy = _policy(wishes)
-    wish(vm, to, source=source, policy=policy)  # wrong input is told before anyone is asked
+    policy = policy_of(wishes)
+    wish(vm, to, source=source, policy=policy, policy_name=policy_name)  # wrong input is told before anyone is asked
+    if dry_run:
+        show_plan(face, vm, to, source, policy, policy_name, as_json=as_json)
+        return
 
     async def work(nova: NovaCron) -> MigrationOutcome | Migration:
-        move = await nova.start(vm, to, source=source, policy=policy)
+        move = await nova.start(vm, to, source=source, policy=policy, policy_name=policy_name)
         return move if no_wait else await _wait(move, watch, as_json)
 
     _tell(face.run(work), as_json)
@@ -191,6 +101,20 @@ def limit(face: Face, id_or_vm: str, mib: int, as_json: bool) -> None:
     _answer(face.run(work), as_json)
 
 
+@click.command("start-now")
+@click.argument("id_or_vm")
+@as_json
+@click.pass_obj
+def start_now(face: Face, id_or_vm: str, as_json: bool) -> None:
+    """Start a move at once that waits for a window of its policy. Everything is checked anew first."""
+    workflow_id("site", id_or_vm)
+
+    async def work(nova: NovaCron) -> str:
+        return await nova.migration(id_or_vm).start_now()
+
+    _answer(face.run(work), as_json)
+
+
 @click.command("post-copy")
 @click.argument("id_or_vm")
 @as_json
@@ -220,14 +144,6 @@ async def _wait(move: Migration, watch: bool, as_json: bool) -> MigrationOutcome
         return await move.result()
     with show.progress(as_json) as report:
         return await move.result(watch=report)
-
-
-def _policy(wishes: dict[str, Any]) -> MigrationPolicy:
-    given = {name: value for name, value in wishes.items() if value is not None}
-    try:
-        return MigrationPolicy.model_validate(given)
-    except ValidationError as error:
-        raise InvalidInput(request.complaints(error), "`novacron migrate --help` has units and bounds.") from None
 
 
 def _tell(done: MigrationOutcome | Migration, as_json: bool) -> None:

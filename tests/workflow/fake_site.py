@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import NAMESPACE_DNS, uuid4, uuid5
 
 import pytest
 from temporalio import activity, workflow
@@ -31,15 +31,20 @@ from temporalio.worker import (
 )
 
 from activities.fleet import FleetControlActivities
+from activities.leases import LeaseActivities
+from activities.opening import OpeningActivities
 from activities.shares import SharesActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.disks import DiskImage, DisksReport, PrepareDisks, SettleDisks
 from models.fleet import StopResult, StopVm
 from models.host import (
+    NOT_RECONCILED,
+    DiskReport,
     Finding,
     Findings,
     HostReport,
+    NamedPolicy,
     SiteSettings,
     VmReport,
     VmSheet,
@@ -62,7 +67,10 @@ from models.migration import (
     Progress,
     VmRef,
 )
+from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
 from models.shares import Capacities
+from tests.workflow.fake_leases import MemoryLeases
+from tests.workflow.fake_planning import FakePlanning
 from workflows import WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
@@ -82,7 +90,14 @@ def vm(
     labels: dict[str, str] | None = None,
 ) -> VmReport:
     return VmReport(
-        name=name, uuid=UUID, state=state, reason=reason, memory_mib=256, vcpus=1, job=job, labels=labels or {}
+        name=name,
+        uuid=UUID if name == VM else str(uuid5(NAMESPACE_DNS, name)),
+        state=state,
+        reason=reason,
+        memory_mib=256,
+        vcpus=1,
+        job=job,
+        labels=labels or {},
     )
 
 
@@ -120,6 +135,7 @@ class FakeHost:
         self.findings: tuple[Finding, ...] = ()
         self.copies: tuple[DiskImage, ...] = ()
         self.images: set[str] = set()
+        self.disks: tuple[DiskReport, ...] = ()
         self.limits: list[int] = []
         self.moves: list[MoveVm] = []
         """Those that succeeded."""
@@ -133,7 +149,13 @@ class FakeHost:
         """Percents it reports."""
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
+        self.planning = FakePlanning(name, self._enter)
         self.cancel_too_late = False
+        self.reconciled = True
+        self.tokens: dict[str, int] = {}
+        """Fencing tokens that orders came with, the highest of each VM."""
+        self.marks: dict[str, str] = {}
+        """Image -> migration that made it and never settled it."""
 
     async def _enter(self, step: str) -> None:
         self.site.journal.append(f"{self.name}.{step}")
@@ -152,6 +174,7 @@ class FakeHost:
             memory_total_mib=4096,
             memory_free_mib=self.free_mib,
             vms=tuple(self.vms.values()),
+            reconciled=self.reconciled,
         )
 
     @activity.defn(name="novacron.inspect_vm")
@@ -159,7 +182,7 @@ class FakeHost:
         await self._enter("inspect_vm")
         if ref.vm not in self.vms:
             raise ApplicationError(f"{self.name} has no VM {ref.vm!r}", type="NotFound", non_retryable=True)
-        return VmSheet(vm=self.vms[ref.vm], host=self.name)
+        return VmSheet(vm=self.vms[ref.vm], host=self.name, disks=self.disks, token=self.tokens.get(ref.vm, 0))
 
     @activity.defn(name="novacron.admit_vm")
     async def admit_vm(self, sheet: VmSheet) -> Findings:
@@ -168,12 +191,14 @@ class FakeHost:
         if sheet.vm.name in self.refuses:
             no = Finding(id="no", severity="blocker", what=f"{self.name} will not", remedy="Try another")
             return Findings(items=(no,))
-        return Findings(items=self.findings, copies=self.copies)
+        strange = Finding(id=NOT_RECONCILED, severity="blocker", what="just started", remedy="reconcile it")
+        return Findings(items=self.findings if self.reconciled else (strange, *self.findings), copies=self.copies)
 
     @activity.defn(name="novacron.open_path")
     async def open_path(self, order: OpenPath) -> Endpoint:
         await self._enter("open_path")
         self.paths[order.migration_id] = order
+        self.take_note(order.vm)
         return order.endpoint or Endpoint(address="10.0.0.2", port=49152)
 
     @activity.defn(name="novacron.move_vm")
@@ -194,6 +219,7 @@ class FakeHost:
             beat.cancel()
         self.site.switch(order.vm.vm, self.name, order.destination)
         self.moves.append(order)
+        self.take_note(order.vm)
         late = self.cancel_too_late
         return MoveResult(seconds=2, downtime_ms=40, memory_total=256 * MIB, iterations=3, cancel_came_too_late=late)
 
@@ -201,7 +227,11 @@ class FakeHost:
     async def look_for_vm(self, ref: VmRef) -> VmSighting:
         await self._enter("look_for_vm")
         found = self.vms.get(ref.vm)
-        return VmSighting(host=self.name, present=found is not None, vm=found)
+        return VmSighting(host=self.name, present=found is not None, vm=found, token=self.tokens.get(ref.vm, 0))
+
+    def take_note(self, ref: VmRef | None) -> None:
+        if ref is not None:
+            self.tokens[ref.vm] = max(ref.token, self.tokens.get(ref.vm, 0))
 
     @activity.defn(name="novacron.start_post_copy")
     async def start_post_copy(self, ref: VmRef) -> VmSighting:
@@ -223,6 +253,7 @@ class FakeHost:
     @activity.defn(name="novacron.settle_disks")
     async def settle_disks(self, order: SettleDisks) -> DisksReport:
         await self._enter(f"settle_disks {'keep' if order.keep else 'remove'}")
+        self.marks = {path: made for path, made in self.marks.items() if made != order.migration_id}
         if not order.keep:
             self.images -= {image.path for image in order.disks}
         return DisksReport(paths=tuple(image.path for image in order.disks))
@@ -274,6 +305,47 @@ class FakeFleetHost:
         return StopResult(stopped=True)
 
 
+class FakeSurvivor:
+    """RecoveryActivities of one host."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.fence_vm")
+    async def fence_vm(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("fence_vm")
+        self._host.take_note(vm)
+        found = self._host.vms.get(vm.vm)
+        return VmSighting(host=self._host.name, present=found is not None, vm=found, token=self._host.tokens[vm.vm])
+
+    @activity.defn(name="novacron.list_paths")
+    async def list_paths(self) -> PathsReport:
+        await self._host._enter("list_paths")
+        paths = [
+            PathSeen(migration_id=each.migration_id, role="source", vm=each.vm.uuid if each.vm else None)
+            for each in self._host.paths.values()
+        ]
+        return PathsReport(paths=tuple(paths))
+
+    @activity.defn(name="novacron.abort_job")
+    async def abort_job(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("abort_job")
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"job": False})
+        return VmSighting(host=self._host.name, present=True, vm=self._host.vms[vm.vm])
+
+    @activity.defn(name="novacron.find_marks")
+    async def find_marks(self, wanted: FindMarks) -> MarksReport:
+        await self._host._enter("find_marks")
+        paths = {image.path for image in wanted.disks}
+        return MarksReport(marks={path: made for path, made in self._host.marks.items() if path in paths})
+
+    @activity.defn(name="novacron.welcome_host")
+    async def welcome_host(self, order: Welcome) -> Welcomed:
+        await self._host._enter("welcome_host")
+        self._host.reconciled = True
+        return Welcomed(floor=order.floor)
+
+
 class FakeControl:
     """ControlActivities of the site."""
 
@@ -302,14 +374,16 @@ class FakeSite:
         self.seen_polling = set(self.hosts)
         self.bandwidth: Capacities | None = None
         self.dead_queues: set[str] = set()
+        self.policies: tuple[NamedPolicy, ...] = ()
         self._workers: dict[str, AsyncExitStack] = {}
+        self.leases = MemoryLeases()
 
     @property
     def id(self) -> str:
         return ids.migrate_vm(self.name, VM)
 
     def settings(self) -> SiteSettings:
-        return SiteSettings(site=self.name, hosts=tuple(self.hosts), bandwidth=self.bandwidth)
+        return SiteSettings(site=self.name, hosts=tuple(self.hosts), policies=self.policies, bandwidth=self.bandwidth)
 
     @property
     def queue(self) -> str:
@@ -375,6 +449,7 @@ class FakeSite:
         async with AsyncExitStack() as stack:
             control = FakeControl(self)
             settings = self.settings()
+            leases = LeaseActivities(settings, self.client, self.leases)
             await stack.enter_async_context(
                 Worker(
                     self.client,
@@ -382,6 +457,8 @@ class FakeSite:
                     workflows=WORKFLOWS,
                     activities=[
                         *activities_of(control),
+                        *activities_of(leases),
+                        OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
                     ],
@@ -402,7 +479,12 @@ class FakeSite:
         return Worker(
             self.client,
             task_queue=queues.host(self.name, host.name),
-            activities=[*activities_of(host), *activities_of(FakeFleetHost(host))],
+            activities=[
+                *activities_of(host),
+                *activities_of(host.planning),
+                *activities_of(FakeSurvivor(host)),
+                *activities_of(FakeFleetHost(host)),
+            ],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

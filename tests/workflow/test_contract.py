@@ -12,18 +12,24 @@ from temporalio.testing import WorkflowEnvironment
 from activities.control import ControlActivities
 from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
+from activities.planning import PlanningActivities
+from activities.recovery import RecoveryActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
-from tests.workflow.fake_site import FakeControl, FakeFleetHost, FakeHost, activities_of
+from tests.workflow.fake_planning import FakePlanning
+from tests.workflow.fake_site import FakeControl, FakeFleetHost, FakeHost, FakeSurvivor, activities_of
 from workers.host import build
 
 PAIRS = [
     (FakeHost, HostActivities),
     (FakeControl, ControlActivities),
+    (FakePlanning, PlanningActivities),
+    (FakeSurvivor, RecoveryActivities),
     (FakeFleetHost, FleetHostActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]
+OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, FleetHostActivities)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:
@@ -52,8 +58,8 @@ async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowE
         tls={"certificate": "/c", "key": "/k", "authority": "/a"},
     )
     registered = build(settings, temporal.client).config()["activities"]
-    every = [*activities_of(HostActivities), *activities_of(FleetHostActivities)]
-    assert {activity.__name__ for activity in registered} == {each.__name__ for each in every}
+    offered = {each.__name__ for kind in OF_A_HOST for each in activities_of(kind)}
+    assert {activity.__name__ for activity in registered} == offered
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

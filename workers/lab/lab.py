@@ -25,6 +25,7 @@ from pydantic import Field
 from models import queues
 from models.base import Model
 from models.host import SiteSettings
+from models.lease import LeaseSettings
 from workers.lab import guests, temporal, wire
 from workers.lab.accelerator import Accelerator, accelerator
 from workers.lab.certificates import Authority
@@ -378,7 +379,11 @@ class Lab:
         authority = Authority(self.settings.tls_folder, f"NovaCron lab {self.settings.name}")
         for host in self._hosts(plan):
             host.write_files(authority)
-        site = SiteSettings(site=SITE, hosts=tuple(host.name for host in self._hosts(plan)))
+        site = SiteSettings(
+            site=SITE,
+            hosts=tuple(host.name for host in self._hosts(plan)),
+            leases=LeaseSettings(file=str(self.settings.folder / "leases.db")),
+        )
         self._control_settings.write_text(site.model_dump_json(indent=2) + "\n")
         self.settings.temporal_profile.write_text(temporal.profile(self.settings))
 

@@ -59,8 +59,8 @@ def sent(
     return pipeline.run(lambda now, i: chooser.next(now, kinds[i]), chooser)
 
 
-def alone(kinds: list[bytes], rate: float, rung: Rung) -> float:
-    return Pipeline(table(kinds), lambda _now: rate, 1).run(lambda _now, _i: rung).seconds
+def alone(kinds: list[bytes], rate: float, rung: Rung, slow: float = 1.0) -> float:
+    return Pipeline(table(kinds, slow=slow), lambda _now: rate, 1).run(lambda _now, _i: rung).seconds
 
 
 PLAIN = [content(0.45)] * 800
@@ -148,6 +148,16 @@ def test_a_slow_link_gets_the_chain_and_keeps_it_but_for_a_batch_now_and_then() 
 
 def test_a_chain_has_one_processor_so_a_fast_link_gets_none() -> None:
     assert not set(sent(PLAIN, 2500 * MBIT, rungs=RUNGS, cores=4).used) & set(CHAIN_LEVELS)
+
+
+@pytest.mark.parametrize(("slow", "mbit"), [(2.0, 100), (3.0, 50), (4.0, 100), (6.0, 50)])
+def test_a_chain_that_cannot_keep_up_is_left_for_a_lighter_one(slow: float, mbit: int) -> None:
+    """On a processor so much slower than the one the curves were measured on."""
+    kinds = PLAIN * 2
+    run = sent(kinds, mbit * MBIT, rungs=RUNGS, slow=slow)
+    levels = [CHAIN_LEVELS[rung] for rung in run.rungs if rung in CHAIN_LEVELS]
+    assert levels[-1] < max(levels)
+    assert run.seconds < 1.05 * min(alone(kinds, mbit * MBIT, rung, slow) for rung in RUNGS)
 
 
 def test_what_is_urgent_never_goes_by_a_chain_or_a_slow_codec() -> None:

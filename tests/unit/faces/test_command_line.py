@@ -51,6 +51,16 @@ WRONG = [
     (["cancel", "vm/lab"], "id: got 'vm/lab'"),
     (["--site", "my site", "hosts"], "site: got 'my site'"),
     (["lab", "up", "--hosts", "9"], "--hosts"),
+    (["host", "evacuate", "a b"], "host: got 'a b'"),
+    (["host", "evacuate", "host-a", "--non-movable", "kill"], "--non-movable"),
+    (["host", "evacuate", "host-a", "--stop-within", "0"], "stop_within: got 0"),
+    (["host", "slots", "host-a", "0"], "SLOTS"),
+    (["move-many"], "nothing chooses VMs"),
+    (["move-many", "--label", "gold"], "--label: got 'gold'"),
+    (["rebalance", "--threshold", "0"], "threshold: got 0"),
+    (["schedule", "create", "n", "rebalance"], "give either cron or every"),
+    (["schedule", "create", "n", "rebalance", "--cron", "0 1 * * *", "--input", "{"], "--input: got '{'"),
+    (["schedule", "create", "n", "dance", "--every", "60"], "dance"),
     (["nonsense"], "nonsense"),
 ]
 

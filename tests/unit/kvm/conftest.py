@@ -32,6 +32,8 @@ class PlayedDomain:
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, Exception] = {}
         self.connection: PlayedConnection | None = None
+        self.labels: str | None = None
+        """The XML of its labels."""
 
     def _do(self, *call: Any) -> int:
         self.calls.append(call)
@@ -76,6 +78,21 @@ class PlayedDomain:
     def blockInfo(self, path: str, flags: int = 0) -> list[int]:
         return [1 << 30, 1 << 20, 1 << 20]
 
+    def metadata(self, type: int, uri: str | None, flags: int = 0) -> str:
+        if self.labels is None:
+            raise libvirtError(80)
+        return self.labels
+
+    def setMetadata(self, type: int, metadata: str | None, key: str | None, uri: str, flags: int = 0) -> int:
+        self.labels = metadata
+        return self._do("metadata", metadata, flags)
+
+    def snapshotNum(self, flags: int = 0) -> int:
+        return 0
+
+    def startDirtyRateCalc(self, seconds: int, flags: int = 0) -> int:
+        return self._do("dirty rate", seconds, flags)
+
     def migrateStartPostCopy(self, flags: int = 0) -> int:
         return self._do("post-copy", flags)
 
@@ -92,6 +109,8 @@ class PlayedConnection:
         self.alive = 1
         self.closed = 0
         self.listeners: list[Callable[..., None]] = []
+        self.figures: list[dict[str, Any]] = [{}]
+        """Statistics of a domain, one answer after another; the last one stays."""
         for domain in domains:
             domain.connection = self
 
@@ -113,6 +132,12 @@ class PlayedConnection:
             if wanted(domain):
                 return domain
         raise libvirtError(42)
+
+    def domainListGetStats(
+        self, doms: list[PlayedDomain], stats: int = 0, flags: int = 0
+    ) -> list[tuple[PlayedDomain, dict[str, Any]]]:
+        figures = self.figures.pop(0) if len(self.figures) > 1 else self.figures[0]
+        return [(domain, figures) for domain in doms]
 
     def domainEventRegisterAny(self, domain: None, event: int, callback: Callable[..., None], opaque: object) -> int:
         self.listeners.append(callback)

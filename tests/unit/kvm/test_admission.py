@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from clouds.kvm.admission import RULES, HostFacts, examine
+from clouds.kvm.admission import RULES, examine
 from clouds.kvm.disks import Place
+from clouds.kvm.facts import HostFacts
 from models.disks import DiskImage
 from models.host import DiskReport, HostReport, VmReport, VmSheet
 from models.migration import MigrationPolicy

@@ -1,0 +1,40 @@
+"""novacron.LabelVm: gives a VM labels and takes others off. Policies and bulk moves choose by them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from temporalio import workflow
+
+from models import failures, queues
+from models.host import Finding
+from models.migration import VmRef
+from models.planning import LabelOrder, LabelReport
+from workflows import errors, preflight, request
+from workflows.calls import Control, Host
+
+
+@workflow.defn(name="novacron.LabelVm")
+class LabelVm:
+    @workflow.run
+    async def run(self, raw: Any = None) -> LabelReport:
+        wanted = request.read_label(raw)
+        site = queues.site_of(workflow.info().task_queue)
+        members = sorted((await Control(site).hosts()).hosts)
+        if wanted.source is not None and wanted.source not in members:
+            raise errors.final(
+                failures.INVALID_INPUT,
+                f"source: {wanted.source!r} is not a host of site {site!r}. Its hosts: {', '.join(members)}",
+            )
+        host = wanted.source or await self._find(site, wanted.vm, members)
+        order = LabelOrder(vm=VmRef(vm=wanted.vm), give=wanted.give, take=wanted.take)
+        return await Host(site, host).label(order)
+
+    @staticmethod
+    async def _find(site: str, vm: str, members: list[str]) -> str:
+        answering = await Control(site).answering(members)
+        hosts = [host for host in members if answering.get(host)]
+        found = await preflight.find(site, vm, hosts, [host for host in members if not answering.get(host)])
+        if isinstance(found, Finding):
+            raise errors.final(failures.REFUSED, f"{found.what}. {found.remedy}. Or name its host in `source`")
+        return found

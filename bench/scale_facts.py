@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from temporalio.client import Client, WorkflowExecution, WorkflowExecutionStatus, WorkflowFailureError
@@ -10,6 +11,7 @@ from temporalio.exceptions import ApplicationError
 
 from bench.scale_results import Fact, History, spread
 from bench.simulated.site import Site
+from models.lease import Lease
 
 MOVE = "novacron.MigrateVm"
 EVACUATION = "novacron.EvacuateHost"
@@ -70,6 +72,19 @@ async def failed_moves(client: Client, found: Ended) -> dict[str, int]:
             cause = error.cause
             kinds[(cause.type if isinstance(cause, ApplicationError) else None) or type(cause).__name__] += 1
     return dict(kinds)
+
+
+def owned(site: Site, leases: Iterable[Lease]) -> list[Fact]:
+    """What the owner records say, against the hosts."""
+    kept = list(leases)
+    return [
+        Fact(
+            what="owner records that name the host on which the VM runs",
+            expected=len(kept),
+            found=sum(site.runs_on(lease.vm) == [lease.host] for lease in kept),
+        ),
+        Fact(what="owner records still held by an operation", expected=0, found=sum(bool(e.operation) for e in kept)),
+    ]
 
 
 def safe(site: Site, still_running: int) -> list[Fact]:

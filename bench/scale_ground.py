@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,10 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client
 
+from dwcp.consensus import open_store
 from models import queues
 from models.host import SiteSettings
+from models.lease import Lease, LeaseQuery, LeaseSettings
 from workers.lab import temporal
 from workflows.plugin import plugin
 
@@ -61,6 +63,15 @@ class Ground:
             cost.cpu_seconds = sum(_cpu_seconds(pid) for pid in pids)
         return {what: Cost(cost.peak_mib, cost.cpu_seconds) for what, cost in self.costs.items()}
 
+    def leases(self, site: str) -> Iterator[Lease]:
+        """The owner records, as the control workers keep them."""
+        store = open_store(LeaseSettings(file=str(self.folder / "leases.db")), {})
+        page = store.list(LeaseQuery(site=site))
+        yield from page.leases
+        while page.more:
+            page = store.list(LeaseQuery(site=site, after=page.leases[-1].uuid))
+            yield from page.leases
+
     def database_mib(self) -> int:
         return sum(file.stat().st_size for file in self.folder.glob("temporal.db*")) >> 20
 
@@ -79,7 +90,8 @@ async def ground(site: str, hosts: Sequence[str], control_workers: int = 1) -> A
         client = await _client(f"127.0.0.1:{port}", server, folder)
         made = Ground(client, folder, {"server": [server.pid], "control": [], "hosts": [os.getpid()]})
         settings = folder / "site.json"
-        settings.write_text(SiteSettings(site=site, hosts=tuple(hosts)).model_dump_json())
+        leases = LeaseSettings(file=str(folder / "leases.db"))
+        settings.write_text(SiteSettings(site=site, hosts=tuple(hosts), leases=leases).model_dump_json())
         words = [sys.executable, "-m", "workers.control", "--settings", str(settings), "--log-level", "WARNING"]
         environment = {"TEMPORAL_ADDRESS": f"127.0.0.1:{port}", "TEMPORAL_NAMESPACE": "default"}
         for number in range(control_workers):

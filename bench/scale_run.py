@@ -131,10 +131,11 @@ class Run:
             placement.choose(asked, rooms)
             taken.append((time.perf_counter() - began) * 1000)
         self._found.placement_ms = spread(taken)
+        live = [host for host in self._evacuated if host not in self._silent]
+        chosen = [live[number % len(live)] for number in range(self._size.plans)]
         planned = 0
         async with self._stage("plan"):
-            for number in range(self._size.plans):
-                host = self._evacuated[-1 - number % len(self._evacuated)]
+            for number, host in enumerate(chosen):
                 outcome = await self._client.execute_workflow(
                     EvacuateHost.run,
                     EvacuateRequest(host=host, dry_run=True).model_dump(mode="json"),
@@ -142,10 +143,7 @@ class Run:
                     task_queue=queues.control(SITE),
                 )
                 planned += len(outcome.plan.moves) if outcome.plan else 0
-        wanted = sum(
-            self.site.left_on([self._evacuated[-1 - n % len(self._evacuated)]]) for n in range(self._size.plans)
-        )
-        self._fact("VMs in the plans", wanted, planned)
+        self._fact("VMs in the plans", sum(self.site.left_on([host]) for host in chosen), planned)
 
     async def _move(self) -> None:
         """Moves that people start, each by itself, all at once."""
@@ -254,6 +252,7 @@ class Run:
                 break
             await asyncio.sleep(1)
         self._found.facts += scale_facts.safe(self.site, ended.running())
+        self._found.facts += scale_facts.owned(self.site, self._ground.leases(SITE))
         self._fact("moves that Temporal calls successful", self.site.switches, ended.moved())
         self._found.histories = scale_facts.histories(ended)
         self._found.failed_moves = await scale_facts.failed_moves(self._client, ended)

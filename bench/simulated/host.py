@@ -104,6 +104,7 @@ class SimulatedHost:
             disks=(disk,),
             qemu_version="7.2.0",
             host_uuid=self._host.name,
+            token=self._host.tokens.get(ref.vm, 0),
         )
 
     @activity.defn(name="novacron.admit_vm")
@@ -125,6 +126,7 @@ class SimulatedHost:
 
     @activity.defn(name="novacron.discard_incoming")
     async def discard_incoming(self, ref: VmRef) -> VmSighting:
+        self._check(ref)
         copy = self._copy(ref)
         if copy is not None and not copy.incoming:
             raise final(failures.REFUSED, f"{ref.vm} on {self._host.name} is no leftover of an incoming migration")
@@ -133,6 +135,7 @@ class SimulatedHost:
 
     @activity.defn(name="novacron.open_path")
     async def open_path(self, order: OpenPath) -> Endpoint:
+        self._check(order.vm)
         if order.endpoint is not None and order.vm and self._fault(order.vm.vm, order.peer) == "path":
             raise final(failures.DATA_PATH_FAILED, f"{order.peer} does not answer on port {order.endpoint.port}")
         self._host.paths[order.migration_id] = order
@@ -165,6 +168,7 @@ class SimulatedHost:
 
     @activity.defn(name="novacron.move_vm")
     async def move_vm(self, order: MoveVm) -> MoveResult:
+        self._check(order.vm)
         loop = asyncio.get_running_loop()
         job = self._jobs.get(order.migration_id)
         attached = job is not None
@@ -190,6 +194,17 @@ class SimulatedHost:
             raise final(failures.MIGRATION_FAILED, f"{order.vm.vm}: the data path broke; it stays on {order.source}")
         memory = order.memory_mib * MIB
         return MoveResult(seconds=job.seconds, downtime_ms=40, memory_total=memory, iterations=3, attached=attached)
+
+    def _check(self, ref: VmRef | None) -> None:
+        """Obey nobody with an older token than was seen."""
+        if ref is None:
+            return
+        known = self._host.tokens.get(ref.vm, 0)
+        if ref.token < known:
+            raise final(
+                failures.REFUSED, f"{ref.vm}: {self._host.name} has seen owner token {known}, the order has {ref.token}"
+            )
+        self._host.tokens[ref.vm] = ref.token
 
     def _begin(self, order: MoveVm) -> None:
         there = self._site.hosts[order.destination]
@@ -224,7 +239,12 @@ class SimulatedHost:
 
     def _sighting(self, ref: VmRef) -> VmSighting:
         copy = self._copy(ref)
-        return VmSighting(host=self._host.name, present=copy is not None, vm=copy.report() if copy else None)
+        return VmSighting(
+            host=self._host.name,
+            present=copy is not None,
+            vm=copy.report() if copy else None,
+            token=self._host.tokens.get(ref.vm, 0),
+        )
 
 
 class SimulatedFleetHost:

@@ -59,6 +59,8 @@ class Host:
     paths: dict[str, OpenPath] = field(default_factory=dict)
     """Data path ends by migration."""
     images: set[str] = field(default_factory=set)
+    tokens: dict[str, int] = field(default_factory=dict)
+    """The highest owner token that was seen for each VM."""
 
     @property
     def free_mib(self) -> int:

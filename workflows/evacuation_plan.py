@@ -14,7 +14,7 @@ from temporalio.exceptions import ActivityError
 
 from models import failures, ids, queues
 from models.fleet import EvacuateRequest, FleetPlan, HostRoom, PlannedMove, StuckVm, SurveyRequest, VmLoad
-from models.host import HostReport, VmSheet
+from models.host import NOT_RECONCILED, HostReport, VmSheet
 from models.migration import MigrationPolicy, VmRef
 from workflows import errors, placement
 from workflows.calls import Control, Host
@@ -169,7 +169,9 @@ async def _objection(site: str, host: str, sheet: VmSheet) -> str:
         if errors.cancelled(error):
             raise
         return errors.explain(error)[1]
-    return "; ".join(f"[{each.id}] {each.what}" for each in findings if each.severity == "blocker")
+    # A host that has just started is compared with the owner records by the first move that comes to it.
+    blockers = [each for each in findings if each.severity == "blocker" and each.id != NOT_RECONCILED]
+    return "; ".join(f"[{each.id}] {each.what}" for each in blockers)
 
 
 def _because(reason: str, objections: dict[str, str]) -> str:

@@ -62,7 +62,6 @@ def draw(hosts: list[str], request: SurveyRequest, maintenance: Container[str], 
 def page(report: SiteReport, request: SurveyRequest) -> Survey:
     """Pure: what of a site's report the request asks for."""
     unfit = {host: why[:300] for host, why in report.silent.items()}
-    unfit |= {host.host: "it has just started, and was not reconciled" for host in report.hosts if not host.reconciled}
     unfit |= {host: f"in maintenance ({phase})" for host, phase in report.maintenance.items()}
     found = sorted(
         (load for host in report.hosts for load in loads(host, request) if load.name > request.after),

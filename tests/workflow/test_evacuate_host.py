@@ -288,3 +288,12 @@ async def test_a_wrong_input_fails_at_once_and_names_the_field(site: FakeSite, r
         error = await failure(run)
     assert error.type == "InvalidInput"
     assert words in error.message
+
+
+async def test_a_destination_that_has_just_started_is_no_obstacle(site: FakeSite) -> None:
+    """The first move that comes to it has it compared with the owner records."""
+    site.hosts["host-b"].reconciled = False
+    async with site.working():
+        evacuation = await evacuate(site, to=["host-b"])
+        assert (await drained(evacuation)).moved == 1
+        await evacuation.cancel()

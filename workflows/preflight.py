@@ -97,14 +97,14 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if stuck := _cannot_move_now(sheet, source):
             return replace(begun, findings=(stuck,))
         assert begun.sheet is not None
-        gate = await FleetControl(site).gate(wanted.to)
-        closed = (_in_maintenance(wanted.to, gate.maintenance),) if gate.maintenance else ()
         asked_at = workflow.now()
         admission = await destination.admit(begun.sheet)
         skew = clocks.compare(here, clocks.ahead(admission.standing, _since(asked_at)))
         if any(finding.id == NOT_RECONCILED for finding in admission.items):
             await welcome.welcome(site, wanted.to)
             admission = await destination.admit(begun.sheet)
+        gate = await FleetControl(site).gate(wanted.to)
+        closed = (_in_maintenance(wanted.to, gate.maintenance),) if gate.maintenance else ()
     except ActivityError as error:
         kind, why = errors.explain(error)
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:

@@ -17,6 +17,7 @@ from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
 from activities.steering import SteeringActivities
 from activities.telling import TellActivities
+from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
@@ -39,6 +40,8 @@ PAIRS = [
     (FakeTell, TellActivities),
     (FakeSteering, SteeringActivities),
     (FakeFleetHost, FleetHostActivities),
+    (SimulatedHost, HostActivities),
+    (SimulatedFleetHost, FleetHostActivities),
 ]
 OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities, FleetHostActivities)
 

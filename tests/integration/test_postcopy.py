@@ -48,7 +48,7 @@ async def test_a_hybrid_move_that_cannot_be_across_in_time_switches_before_its_d
 ) -> None:
     """The link is narrow for the time given: a busy machine has most of that time for the few readings it takes."""
     there = scene.there()
-    policy = SLOW.model_copy(update={"bandwidth_mib": 2, "finish_within": 30})
+    policy = SLOW.model_copy(update={"bandwidth_mib": 3, "finish_within": 24})
     outcome = await scene.end(await scene.start(there, policy))
     (switch,) = [decision for decision in outcome.decisions if decision.action == "post-copy"]
     assert switch.at < policy.finish_within

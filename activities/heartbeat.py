@@ -39,16 +39,21 @@ def detached(what: str) -> ApplicationError:
     )
 
 
+def beat(what: str) -> None:
+    """One heartbeat. Raises when the step is to end."""
+    activity.heartbeat()
+    match why_stop():
+        case "cancel":
+            raise CancelledError(f"{what} was cancelled")
+        case "detach":
+            raise detached(what)
+
+
 def wait(what: str, look: Callable[[], T | None], within: float, late: Callable[[], Exception]) -> T:
     """Beat and look ten times a second until `look` answers; `late()` is raised after `within` seconds."""
     deadline = time.monotonic() + within
     while (found := look()) is None:
-        activity.heartbeat()
-        match why_stop():
-            case "cancel":
-                raise CancelledError(f"{what} was cancelled")
-            case "detach":
-                raise detached(what)
+        beat(what)
         if time.monotonic() > deadline:
             raise late()
         time.sleep(0.1)

@@ -89,7 +89,7 @@ class HostActivities:
         with self._session() as session:
             here = standing(session, self._settings)
             found = admission.examine(vm, facts.host_facts(session, self._settings, vm, here))
-        return found.model_copy(update={"items": (*self._fence.findings(), *found.items)})
+        return found.model_copy(update={"items": (*self._fence.findings(), *found.items), "standing": here})
 
     @activity.defn(name="novacron.look_for_vm", no_thread_cancel_exception=True)
     @translated

@@ -6,12 +6,11 @@ import time
 from collections.abc import Callable
 
 from temporalio import activity
-from temporalio.exceptions import CancelledError
 
 from activities import errors
 from activities.errors import translated
 from activities.folder import Folder
-from activities.heartbeat import detached, why_stop
+from activities.heartbeat import beat
 from clouds.kvm import dirtying, inventory, labels
 from clouds.kvm import errors as kvm
 from clouds.kvm.connection import Connection, Session
@@ -84,10 +83,5 @@ def link_speed(found: probe.Measured) -> LinkSpeed:
 
 
 def _beat(what: str, wait: float = 0.1) -> None:
-    activity.heartbeat()
-    match why_stop():
-        case "cancel":
-            raise CancelledError(f"{what} was cancelled")
-        case "detach":
-            raise detached(what)
+    beat(what)
     time.sleep(wait)

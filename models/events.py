@@ -111,15 +111,18 @@ class TwoCopies(EventData):
 
 
 class EvacuationProgress(EventData):
-    """How far the evacuation of a host is: VMs by what became of them."""
+    """How far the evacuation of a host is: VMs by what became of them. `done` or `cancelled`: it takes VMs again."""
 
     type: ClassVar[str] = "novacron.host.evacuation"
     host: Name
+    phase: Annotated[str, Field(max_length=32)] = ""
+    """Of models/fleet.py."""
     moved: Count = 0
     moving: Count = 0
     waiting: Count = 0
     failed: Count = 0
     skipped: Count = 0
+    """Cannot move now."""
 
 
 class HostDrained(EventData):

@@ -161,6 +161,8 @@ class FleetProgress(Model):
     running: Count = 0
     moved: Count = 0
     failed: Count = 0
+    stuck: Count = 0
+    """Cannot move."""
     memory_mib: Count = 0
     memory_moved_mib: Count = 0
     eta: Seconds | None = None

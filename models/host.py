@@ -128,7 +128,8 @@ class HostStanding(Model):
     host: Name
     libvirt_version: Annotated[str, Field(max_length=32)] = ""
     clock_ahead: float | None = None
-    """Seconds by which its clock is ahead of Temporal's, as the host sees it; None: nobody compared."""
+    """Seconds by which its clock is ahead of Temporal's, at most: the time that the question took to the comparison is
+    in it. None: nobody compared."""
     certificate_error: Text = ""
     """Why a peer would refuse its data path certificate (or it its peers'); empty when it would not."""
     certificate_expires: AwareDatetime | None = None
@@ -248,6 +249,8 @@ class Findings(Model):
     items: Annotated[tuple[Finding, ...], Field(max_length=200)] = ()
     copies: Annotated[tuple[DiskImage, ...], Field(max_length=64)] = ()
     """Disk images that have to be copied, as the policy allows."""
+    standing: HostStanding | None = None
+    """The destination's own."""
 
 
 class VmSighting(Model):

@@ -79,6 +79,13 @@ LEASE_CALLS = Metric(
     "Questions to the owner records. outcome: answered, refused (someone else holds the VM), or unavailable.",
     ("outcome",),
 )
+LOOKS = Metric(
+    "novacron_maintenance_looks_total",
+    "counter",
+    "Looks at a host in maintenance. outcome: drained, incomplete (what is left was to be skipped), or waiting (VMs "
+    "are left, or it does not answer).",
+    ("host", "outcome"),
+)
 RUNNING = Metric("novacron_running_moves", "gauge", "Moves that leave this host now, by phase.", ("host", "phase"))
 STALLED = Metric(
     "novacron_stalled_moves", "gauge", "Of these, moves that carried nothing for the last minute.", ("host",)
@@ -99,6 +106,7 @@ LANES = Metric("novacron_lanes_alive", "gauge", "Lanes alive in this host's move
 
 ALL: tuple[Metric, ...] = (
     MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS, LEASE_CALLS,
+    LOOKS,
     RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
 )  # fmt: skip
 

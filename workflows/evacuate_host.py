@@ -2,7 +2,7 @@
 
 The story: look what would move where, move it in a sliding window, ask the host whether it is empty, and hold it so:
 its VMs are counted again from time to time, and one that turns up is moved too. No move may choose the host meanwhile
-(workflows/maintenance.py). It ends when people say so: `resume`, which may bring the VMs back, or `cancel`.
+(workflows/preflight.py). It ends when people say so: `resume`, which may bring the VMs back, or `cancel`.
 
 The moves are workflows of their own. Whatever ends this one, none is torn: what is on its way arrives or stays.
 """
@@ -16,7 +16,6 @@ from typing import Any
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ChildWorkflowError
 
-from models import failures
 from models.fleet import (
     Drained,
     EvacuateOutcome,
@@ -30,6 +29,7 @@ from models.fleet import (
 from workflows import bring_back, emptiness, errors, evacuation_plan, fleet_log, request
 from workflows.evacuation_plan import Outlook
 from workflows.fleet_desk import FleetDesk
+from workflows.host_news import HostNews
 from workflows.window import Window
 
 _EXAMPLE = '{"host": "host-a"}'
@@ -41,6 +41,7 @@ _HELD_FACTOR = 10
 class EvacuateHost(FleetDesk):
     def __init__(self) -> None:
         super().__init__()
+        self._news = HostNews()
         self._plan = FleetPlan()
         self._bring_back = False
         self._look_now = False
@@ -67,8 +68,9 @@ class EvacuateHost(FleetDesk):
         if wanted.dry_run:
             self._plan = (await evacuation_plan.look(self._site, wanted)).plan
             return self._outcome(plan=self._plan)
-        await self._hold()
-        outcome = await self._end()
+        async with self._news.of(self._site, wanted.host, self._log):
+            await self._hold()
+            outcome = await self._end()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return outcome
 
@@ -80,8 +82,7 @@ class EvacuateHost(FleetDesk):
             except (ActivityError, ChildWorkflowError) as error:
                 if errors.cancelled(error):
                     raise
-                self._log.enter("waiting")
-                self._remark(f"{self._request.host} cannot be asked: {emptiness.why(error)}")
+                self._wait_for(f"{self._request.host} cannot be asked: {emptiness.why(error)}")
             else:
                 self._plan = outlook.plan
                 await self._empty(outlook)
@@ -119,8 +120,7 @@ class EvacuateHost(FleetDesk):
             if errors.cancelled(error):
                 raise
             self._drained = None
-            self._log.enter("waiting")
-            self._remark(f"{self._request.host} did not say whether it is empty: {emptiness.why(error)}")
+            self._wait_for(f"{self._request.host} did not say whether it is empty: {emptiness.why(error)}")
             return
         skipped = self._request.non_movable == "skip" and left <= {each.vm for each in self._plan.stuck}
         self._log.enter("drained" if not left else "incomplete" if skipped else "waiting")
@@ -128,9 +128,11 @@ class EvacuateHost(FleetDesk):
 
     async def _rest(self) -> None:
         """Until it is time to look again, or people want something."""
+        self._news.looked(self._log.progress.phase)
         held = self._log.progress.phase in ("drained", "incomplete")
         pause = self._request.look_every * (_HELD_FACTOR if held else 1)
         if workflow.info().is_continue_as_new_suggested():
+            await self._news.pass_on()
             await workflow.wait_condition(workflow.all_handlers_finished)
             going_on = self._request.model_copy(update={"slots": self._slots})
             workflow.continue_as_new(args=[going_on.model_dump(mode="json", exclude_unset=True), self._state()])
@@ -160,12 +162,16 @@ class EvacuateHost(FleetDesk):
             seconds=self._elapsed(),
             plan=plan,
             drained=self._drained,
-            moved=tuple(MovedVm(vm=vm, to=to) for vm, to in sorted(self._moved.items())[:2000]),
+            moved=self._moved_vms(),
             stopped=tuple(self._stopped),
             brought_back=back.back() if back else (),
             not_brought_back=back.not_back() if back else {},
             notes=tuple(self._log.notes),
         )
+
+    def _wait_for(self, what: str) -> None:
+        self._log.enter("waiting")
+        self._remark(what)
 
     def _remark(self, note: str) -> None:
         self._note = note
@@ -178,12 +184,14 @@ class EvacuateHost(FleetDesk):
         away = {} if self._log.progress.phase in ("resuming", "done") else self._moved
         self._log.tell(
             **fleet_log.figures(window, moving, len(away), self._moved_mib),
+            stuck=len(self._plan.stuck),
             vms=fleet_log.lines(window, self._convoy.busy if self._convoy else (), self._plan.stuck, away),
             drained=self._drained,
             paused=self._paused,
             elapsed=self._elapsed(),
             note=self._note,
         )
+        self._news.hear(self._log.progress)
 
     def _take_over(self, state: EvacuateState) -> None:
         self._since, self._drained, self._moved_mib = state.since, state.drained, state.moved_mib
@@ -191,12 +199,16 @@ class EvacuateHost(FleetDesk):
         self._stopped = list(state.stopped)
         self._paused = state.paused
         self._log.enter(state.phase)
+        self._news.known(self._log.progress, len(self._moved))
+
+    def _moved_vms(self) -> tuple[MovedVm, ...]:
+        return tuple(MovedVm(vm=vm, to=to) for vm, to in sorted(self._moved.items())[:2000])
 
     def _state(self) -> EvacuateState:
         return EvacuateState(
             since=self._since,
             phase=self._log.progress.phase,
-            moved=tuple(MovedVm(vm=vm, to=to) for vm, to in sorted(self._moved.items())[-2000:]),
+            moved=self._moved_vms(),
             moved_mib=self._moved_mib,
             stopped=tuple(self._stopped),
             drained=self._drained,
@@ -225,22 +237,6 @@ class EvacuateHost(FleetDesk):
         back = f", then {len(self._moved)} VMs are brought back" if bring_back else ""
         return f"the maintenance of {self._request.host} ends when moves under way have ended{back}"
 
-    @workflow.update(description="Give the evacuation up: no further move, and the host takes VMs again")
-    def cancel(self, reason: str = "") -> str:
-        self._log.note(f"cancelled: {reason or 'no reason given'}")
-        return self._stop_all("cancelled")
-
     @resume.validator
     def _may_resume(self, bring_back: bool = False) -> None:
         self._refuse_if_ending()
-
-    @cancel.validator
-    def _may_cancel(self, reason: str = "") -> None:
-        if self._log.progress.phase != "resuming":  # bringing VMs back can be stopped, too
-            self._refuse_if_ending()
-
-    def _refuse_if_ending(self) -> None:
-        if self._ending is not None:
-            raise errors.final(
-                failures.REFUSED, f"the maintenance is ending already ({self._ending}). Wait for its result"
-            )

@@ -18,6 +18,7 @@ from models.host import NOT_RECONCILED, HostReport, VmSheet
 from models.migration import MigrationPolicy, VmRef
 from workflows import errors, placement
 from workflows.calls import Control, Host
+from workflows.request import check_host
 from workflows.survey import alive, load, survey
 from workflows.window import Task
 
@@ -65,13 +66,9 @@ async def look(site: str, request: EvacuateRequest) -> Outlook:
 
 async def members(site: str, host: str, more: tuple[str, ...]) -> None:
     """Refuse names the site does not have."""
-    known = sorted((await Control(site).hosts()).hosts)
+    settings = await Control(site).hosts()
     for name_of, name in [("host", host), *(("to", each) for each in more)]:
-        if name not in known:
-            listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            raise errors.final(
-                failures.INVALID_INPUT, f"{name_of}: {name!r} is not a host of site {site!r}. Its hosts: {listed}"
-            )
+        check_host(settings, name_of, name)
     if more == (host,):
         raise errors.final(failures.INVALID_INPUT, f"to: {host!r} is the host that is evacuated. Name others, or none")
 

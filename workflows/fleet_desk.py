@@ -9,8 +9,10 @@ from datetime import datetime
 
 from temporalio import workflow
 
+from models import failures
 from models.fleet import FleetProgress, Slots
 from models.migration import MigrationPolicy
+from workflows import errors
 from workflows.convoy import Convoy
 from workflows.fleet_log import FleetLog
 from workflows.window import Window
@@ -63,6 +65,20 @@ class FleetDesk:
         self._slots = slots
         self._changed()
         return f"slots from now on: {slots.total} in all, {slots.out} out of and {slots.into} into a host"
+
+    @workflow.update(description="Start no further move, and end when those under way have ended. Argument: the reason")
+    def cancel(self, reason: str = "") -> str:
+        self._log.note(f"cancelled: {reason or 'no reason given'}")
+        return self._stop_all("cancelled")
+
+    @cancel.validator
+    def _may_cancel(self, reason: str = "") -> None:
+        if self._log.progress.phase != "resuming":  # bringing VMs back can be stopped, too
+            self._refuse_if_ending()
+
+    def _refuse_if_ending(self) -> None:
+        if self._ending is not None:
+            raise errors.final(failures.REFUSED, f"it is ending already ({self._ending}). Wait for its result")
 
     def _stop_all(self, ending: str) -> str:
         """No further move is started."""

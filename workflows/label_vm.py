@@ -20,13 +20,10 @@ class LabelVm:
     async def run(self, raw: Any = None) -> LabelReport:
         wanted = request.read_label(raw)
         site = queues.site_of(workflow.info().task_queue)
-        members = sorted((await Control(site).hosts()).hosts)
-        if wanted.source is not None and wanted.source not in members:
-            raise errors.final(
-                failures.INVALID_INPUT,
-                f"source: {wanted.source!r} is not a host of site {site!r}. Its hosts: {', '.join(members)}",
-            )
-        host = wanted.source or await self._find(site, wanted.vm, members)
+        settings = await Control(site).hosts()
+        if wanted.source is not None:
+            request.check_host(settings, "source", wanted.source)
+        host = wanted.source or await self._find(site, wanted.vm, sorted(settings.hosts))
         order = LabelOrder(vm=VmRef(vm=wanted.vm), give=wanted.give, take=wanted.take)
         return await Host(site, host).label(order)
 

@@ -131,11 +131,6 @@ class MoveMany(FleetDesk):
     def plan(self) -> FleetPlan:
         return self._plan
 
-    @workflow.update(description="Start no further move, and end when those under way have ended. Argument: the reason")
-    def cancel(self, reason: str = "") -> str:
-        self._log.note(f"cancelled: {reason or 'no reason given'}")
-        return self._stop_all("cancelled")
-
 
 def plan_page(page: Survey, wanted: MoveManyRequest) -> FleetPlan:
     """Where the VMs of one page would go. Destinations are asked when the moves start."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from temporalio import workflow
 
 from models.migration import MigrateRequest
-from workflows import maintenance, preflight
+from workflows import preflight
 from workflows.chronicle import Chronicle
 from workflows.sharing import Sharing
 
@@ -36,9 +36,8 @@ class Outset:
             await self._wait(found.opens)
             self._chronicle.remark("")
             self._chronicle.enter("checking")
-        if not found.half:  # one in two halves must come together wherever it is
-            priority = found.sheet.policy.priority if found.sheet else wanted.policy.priority
-            self.sharing = await maintenance.pass_gate(site, found.source, wanted.to, priority)
+        if found.shares and found.sheet is not None:
+            self.sharing = Sharing(site, found.source, wanted.to, found.sheet.policy.priority)
         self._chronicle.between(f"{wanted.vm}: {found.source} → {wanted.to}", [found.source, wanted.to])
         for warning in found.warnings:
             self._chronicle.note(f"{warning.what}. {warning.remedy}")

@@ -20,8 +20,9 @@ from models.disks import DiskImage
 from models.host import NOT_RECONCILED, Finding, SiteSettings, VmSheet, VmSighting
 from models.migration import MigrateRequest, VmRef
 from models.planning import PlanRequest
-from workflows import deadlines, errors, verdict, welcome
+from workflows import clocks, deadlines, errors, request, verdict, welcome
 from workflows.calls import Control, Host
+from workflows.calls_fleet import FleetControl
 
 _KINDS = {"agent": failures.HOST_UNAVAILABLE, "copies": failures.AMBIGUOUS}
 """Type of the error a blocker becomes; Refused for all others."""
@@ -42,6 +43,8 @@ class Survey:
     """When the first of the policy's windows opens; None: it may start now."""
     copies: tuple[DiskImage, ...] = ()
     """Disk images that have to be copied."""
+    shares: bool = False
+    """The site shares out its bandwidth among moves."""
     half: bool = False
     """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
 
@@ -83,7 +86,9 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
     begun = Survey(source=found)
     source, destination = Host(site, found), Host(site, wanted.to)
     try:
+        asked_at = workflow.now()
         sheet = await source.inspect(VmRef(vm=wanted.vm))
+        here = clocks.ahead(sheet.standing, _since(asked_at))
         chosen = goals.choose(settings, sheet.vm.labels, wanted.policy_name, wanted.policy)
         begun = replace(begun, sheet=sheet.model_copy(update={"policy": chosen.policy}), chosen=chosen)
         if verdict.presence(_sight(source, sheet)) == "half":
@@ -92,16 +97,20 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if stuck := _cannot_move_now(sheet, source):
             return replace(begun, findings=(stuck,))
         assert begun.sheet is not None
+        asked_at = workflow.now()
         admission = await destination.admit(begun.sheet)
+        skew = clocks.compare(here, clocks.ahead(admission.standing, _since(asked_at)))
         if any(finding.id == NOT_RECONCILED for finding in admission.items):
             await welcome.welcome(site, wanted.to)
             admission = await destination.admit(begun.sheet)
+        gate = await FleetControl(site).gate(wanted.to)
+        closed = (_in_maintenance(wanted.to, gate.maintenance),) if gate.maintenance else ()
     except ActivityError as error:
         kind, why = errors.explain(error)
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:
             raise
         return replace(begun, findings=(_blocker("agent", why, "Look at the worker's log on that host"),))
-    return replace(begun, findings=admission.items, copies=admission.copies)
+    return replace(begun, findings=(*closed, *admission.items, *skew), copies=admission.copies, shares=gate.shares)
 
 
 async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str = "") -> str | Finding:
@@ -139,13 +148,9 @@ async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str 
 
 
 def _check_names(settings: SiteSettings, wanted: Wish) -> None:
-    members = sorted(settings.hosts)
     for field, name in (("to", wanted.to), ("source", wanted.source)):
-        if name is not None and name not in members:
-            raise errors.final(
-                failures.INVALID_INPUT,
-                f"{field}: {name!r} is not a host of site {settings.site!r}. Its hosts: {', '.join(members)}",
-            )
+        if name is not None:
+            request.check_host(settings, field, name)
     try:
         goals.choose(settings, {}, wanted.policy_name, wanted.policy)
     except ValueError as error:
@@ -184,6 +189,13 @@ def _cannot_move_now(sheet: VmSheet, source: Host) -> Finding | None:
     return None
 
 
+def _in_maintenance(host: str, held_by: str) -> Finding:
+    what = f"{host} is in maintenance (workflow {held_by}), so it takes no VM"
+    return _blocker(
+        "maintenance", what, f"Name another host, or end the maintenance with `novacron host resume {host}`"
+    )
+
+
 def _no_agent(site: str, host: str) -> Finding:
     what = f"{host}: no worker polls {queues.host(site, host)!r}"
     return _blocker("agent", what, "Start that host's worker, or look at its log if it is running")
@@ -195,6 +207,7 @@ _WHY = {
     "state": "Live migration moves the memory of a guest that runs.",
     "job": "libvirt runs one job at a time on a VM.",
     "place": "A move needs two hosts.",
+    "maintenance": "What is moved onto a host that is being emptied has to leave it again.",
     "half": "Each host holds a part of its memory, and both are needed.",
 }
 
@@ -205,6 +218,10 @@ def _blocker(id: str, what: str, remedy: str) -> Finding:
 
 def _sight(source: Host, sheet: VmSheet) -> VmSighting:
     return VmSighting(host=source.name, present=True, vm=sheet.vm)
+
+
+def _since(moment: datetime) -> float:
+    return (workflow.now() - moment).total_seconds()
 
 
 async def _sighting(site: str, host: str, vm: str) -> VmSighting | verdict.Silence:

@@ -116,8 +116,3 @@ class Rebalance(FleetDesk):
         figures = fleet_log.figures(window, self._elapsed(), len(self._moved), self._moved_mib, len(self._failed))
         lines = fleet_log.lines(window, self._convoy.busy)
         self._log.tell(**figures, vms=lines, paused=self._paused, elapsed=self._elapsed())
-
-    @workflow.update(description="Start no further move, and end when those under way have ended. Argument: the reason")
-    def cancel(self, reason: str = "") -> str:
-        self._log.note(f"cancelled: {reason or 'no reason given'}")
-        return self._stop_all("cancelled")

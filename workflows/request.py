@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from models import failures, ids, queues
+from models.host import SiteSettings
 from models.migration import MigrateRequest
 from models.planning import LabelRequest, PlanRequest
 from workflows import errors
@@ -21,6 +22,7 @@ M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T", MigrateRequest, PlanRequest)
 
 _EXAMPLE = '{"vm": "counter", "to": "host-b"}'
+_MOST_LISTED = 20
 _LABEL_EXAMPLE = '{"vm": "counter", "give": {"tier": "gold"}}'
 
 
@@ -64,6 +66,17 @@ def read_as(model: type[M], raw: object, example: str) -> M:
         return model.model_validate(raw)
     except ValidationError as error:
         raise errors.final(failures.INVALID_INPUT, complaints(error, model, example)) from None
+
+
+def check_host(settings: SiteSettings, field: str, name: str) -> None:
+    """Refuses a name that the site does not have."""
+    if name not in settings.hosts:
+        members = sorted(settings.hosts)
+        listed = ", ".join(members[:_MOST_LISTED]) + (", ..." if len(members) > _MOST_LISTED else "")
+        raise errors.final(
+            failures.INVALID_INPUT,
+            f"{field}: {name!r} is not a host of site {settings.site!r}. Its hosts: {listed}",
+        )
 
 
 def site_of(workflow_id: str, task_queue: str, vm: str) -> str:

@@ -219,13 +219,6 @@ RULES: tuple[Rule, ...] = (
         "Update libvirt there.",
     ),
     Rule(
-        "clock-skew",
-        "warning",
-        surroundings.clocks_agree,
-        "Certificates, deadlines and logs of the two hosts are judged by different times.",
-        "Have both hosts follow a time server (chrony, systemd-timesyncd).",
-    ),
-    Rule(
         "state-room",
         "blocker",
         surroundings.state_has_room,

@@ -43,11 +43,17 @@ async def test_a_vm_moves_in_post_copy_after_one_pass(scene: Scene) -> None:
     await scene.proved(on=there)
 
 
-async def test_a_hybrid_move_switches_when_half_of_its_time_is_gone_and_then_has_all_it_needs(scene: Scene) -> None:
+async def test_a_hybrid_move_that_cannot_be_across_in_time_switches_before_its_deadline_which_then_ends_nothing(
+    scene: Scene,
+) -> None:
+    """The link is narrow for the time given: a busy machine has most of that time for the few readings it takes."""
     there = scene.there()
-    policy = SLOW.model_copy(update={"bandwidth_mib": 3, "finish_within": 12})
+    policy = SLOW.model_copy(update={"bandwidth_mib": 3, "finish_within": 24})
     outcome = await scene.end(await scene.start(there, policy))
-    assert outcome.post_copy, "pre-copy came to its end before that: nothing was tested"
+    (switch,) = [decision for decision in outcome.decisions if decision.action == "post-copy"]
+    assert switch.at < policy.finish_within
+    assert "deadline" in switch.reason or "half of the time" in switch.reason
+    assert outcome.post_copy
     assert outcome.seconds > policy.finish_within, "it ended in time: that its deadline ended nothing was not tested"
     assert outcome.digest_verified
     await scene.proved(on=there)

@@ -46,6 +46,7 @@ from models.host import (
     Finding,
     Findings,
     HostReport,
+    HostStanding,
     NamedPolicy,
     SiteSettings,
     VmReport,
@@ -149,6 +150,7 @@ class FakeHost:
         """Those that succeeded."""
         self.asked: VmSheet | None = None
         self.free_mib = 2048
+        self.clock_ahead: float | None = None
         self.refuses: set[str] = set()
         """VMs it does not admit."""
         self.phase: Phase = "moving"
@@ -190,7 +192,13 @@ class FakeHost:
         await self._enter("inspect_vm")
         if ref.vm not in self.vms:
             raise ApplicationError(f"{self.name} has no VM {ref.vm!r}", type="NotFound", non_retryable=True)
-        return VmSheet(vm=self.vms[ref.vm], host=self.name, disks=self.disks, token=self.tokens.get(ref.vm, 0))
+        return VmSheet(
+            vm=self.vms[ref.vm],
+            host=self.name,
+            disks=self.disks,
+            token=self.tokens.get(ref.vm, 0),
+            standing=self._standing(),
+        )
 
     @activity.defn(name="novacron.admit_vm")
     async def admit_vm(self, sheet: VmSheet) -> Findings:
@@ -200,7 +208,11 @@ class FakeHost:
             no = Finding(id="no", severity="blocker", what=f"{self.name} will not", remedy="Try another")
             return Findings(items=(no,))
         strange = Finding(id=NOT_RECONCILED, severity="blocker", what="just started", remedy="reconcile it")
-        return Findings(items=self.findings if self.reconciled else (strange, *self.findings), copies=self.copies)
+        items = self.findings if self.reconciled else (strange, *self.findings)
+        return Findings(items=items, copies=self.copies, standing=self._standing())
+
+    def _standing(self) -> HostStanding:
+        return HostStanding(host=self.name, clock_ahead=self.clock_ahead)
 
     @activity.defn(name="novacron.open_path")
     async def open_path(self, order: OpenPath) -> Endpoint:

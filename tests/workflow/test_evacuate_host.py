@@ -11,8 +11,10 @@ from temporalio.exceptions import ApplicationError
 
 from models import ids
 from models.fleet import EvacuateOutcome, FleetProgress, Slots
+from models.host import Finding
 from tests.workflow.fake_site import VM, FakeSite, Step, failure, reached, vm
 from workflows.evacuate_host import EvacuateHost
+from workflows.plan_move import PlanMove
 
 pytestmark = pytest.mark.temporal
 
@@ -89,6 +91,36 @@ async def test_while_it_runs_no_vm_may_be_moved_onto_the_host(site: FakeSite) ->
         await evacuation.execute_update(EvacuateHost.resume, False)
         await ended(evacuation)
         assert (await site.move({"vm": VM, "to": "host-a"})).destination == "host-a"
+
+
+async def test_a_plan_names_the_maintenance_of_its_destination_beside_what_else_is_in_the_way(site: FakeSite) -> None:
+    site.switch(VM, "host-a", "host-c")
+    other = Finding(id="cpu", severity="blocker", what="no avx2", remedy="Lower the model.")
+    site.hosts["host-a"].findings = (other,)
+    async with site.working():
+        evacuation = await evacuate(site)
+        await drained(evacuation)
+        plan = await site.client.execute_workflow(
+            PlanMove.run, {"vm": VM, "to": "host-a"}, id=f"plan/{site.name}/1", task_queue=site.queue
+        )
+        await evacuation.cancel()
+    assert [blocker.id for blocker in plan.blockers] == ["maintenance", "cpu"]
+    assert "novacron host resume host-a" in plan.blockers[0].remedy
+
+
+async def test_a_vm_in_two_halves_comes_together_also_on_a_host_in_maintenance(site: FakeSite) -> None:
+    site.source.vms.clear()
+    async with site.working():
+        evacuation = await site.client.start_workflow(
+            EvacuateHost.run,
+            {"host": "host-b"},
+            id=ids.evacuate_host(site.name, "host-b"),
+            task_queue=site.queue,
+        )
+        await drained(evacuation)
+        site.split(vm("paused", job=True, reason=12), vm(reason=10))
+        assert (await site.move()).destination == "host-b"
+        await evacuation.cancel()
 
 
 async def test_a_vm_that_turns_up_in_maintenance_is_moved_too(site: FakeSite) -> None:

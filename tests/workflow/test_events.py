@@ -6,28 +6,31 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from temporalio.client import WorkflowExecutionStatus, WorkflowHandle
+from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 
 from models import ids, queues
 from models.events import CloudEvent, Deliveries, EventBatch, HostDrained, Teller
+from models.fleet import EvacuateOutcome
 from tests.workflow.fake_site import VM, FakeSite, Move, failure, outcome, reached, vm
 from workflows.deliver_events import DeliverEvents
+from workflows.evacuate_host import EvacuateHost
 from workflows.migrate_vm import MigrateVm
 
 pytestmark = pytest.mark.temporal
 
 FAILED = ApplicationError("libvirt said no", type="MigrationFailed", non_retryable=True)
 Delivering = WorkflowHandle[DeliverEvents, Deliveries]
+Evacuation = WorkflowHandle[EvacuateHost, EvacuateOutcome]
 
 
-def delivery(site: FakeSite, move: Move) -> Delivering:
+def delivery(site: FakeSite, move: Move | Evacuation) -> Delivering:
     run_id = move.result_run_id
     assert run_id
     return site.client.get_workflow_handle_for(DeliverEvents.run, ids.events(move.id, run_id))
 
 
-async def delivered(site: FakeSite, move: Move) -> Deliveries:
+async def delivered(site: FakeSite, move: Move | Evacuation) -> Deliveries:
     async with asyncio.timeout(30):
         return await delivery(site, move).result()
 
@@ -122,6 +125,76 @@ async def test_a_cancelled_move_is_told_as_cancelled(site: FakeSite) -> None:
         await delivered(site, move)
     assert "Cancelled: maintenance" in site.received["chat"][-1].data["message"]
     assert site.received["chat"][-1].type == "novacron.move.cancelled"
+
+
+async def evacuation(site: FakeSite, **more: object) -> Evacuation:
+    site.received["chat"] = []
+    return await site.client.start_workflow(
+        EvacuateHost.run,
+        {"host": "host-a", **more},
+        id=ids.evacuate_host(site.name, "host-a"),
+        task_queue=site.queue,
+    )
+
+
+async def heard(site: FakeSite, type: str) -> None:
+    async with asyncio.timeout(30):
+        while type not in [event.type for event in site.received["chat"]]:
+            await asyncio.sleep(0.05)
+
+
+def of_the_host(site: FakeSite) -> list[tuple[str, object, object]]:
+    return [
+        (event.type.removeprefix("novacron.host."), event.data.get("phase"), event.data["moved"])
+        for event in site.received["chat"]
+        if event.subject == "host-a"
+    ]
+
+
+async def test_an_evacuation_tells_how_far_it_is_that_the_host_is_drained_and_that_it_takes_vms_again(
+    site: FakeSite,
+) -> None:
+    async with site.working():
+        run = await evacuation(site)
+        await heard(site, "novacron.host.drained")
+        await run.execute_update(EvacuateHost.look_now)
+        await run.execute_update(EvacuateHost.resume, False)
+        await run.result()
+        await delivered(site, run)
+    assert of_the_host(site) == [
+        ("evacuation", "moving", 0),
+        ("evacuation", "moving", 1),
+        ("drained", None, 1),
+        ("evacuation", "done", 1),
+    ]
+
+
+async def test_an_evacuation_that_is_cancelled_from_outside_says_that_the_host_takes_vms_again(site: FakeSite) -> None:
+    async with site.working():
+        run = await evacuation(site)
+        await heard(site, "novacron.host.drained")
+        await run.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await run.result()
+        await delivered(site, run)
+    assert of_the_host(site)[-1] == ("evacuation", "cancelled", 1)
+
+
+async def test_an_evacuation_names_how_many_vms_cannot_move(site: FakeSite) -> None:
+    site.source.vms[VM] = vm("paused")
+    async with site.working():
+        run = await evacuation(site, non_movable="skip")
+        await heard(site, "novacron.host.evacuation")
+        await run.cancel()
+    assert of_the_host(site)[0] == ("evacuation", "incomplete", 0)
+    assert site.received["chat"][0].data["skipped"] == 1
+
+
+async def test_a_plan_of_an_evacuation_tells_nothing(site: FakeSite) -> None:
+    async with site.working():
+        run = await evacuation(site, dry_run=True)
+        await run.result()
+    assert site.told == []
 
 
 async def test_two_copies_are_an_alarm_of_their_own(site: FakeSite) -> None:

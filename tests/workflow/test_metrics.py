@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 from temporalio import activity
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowFailureError
 from temporalio.runtime import Runtime
 from temporalio.testing import ActivityEnvironment, WorkflowEnvironment
 from temporalio.worker import Replayer
@@ -24,7 +24,7 @@ from models.events import CloudEvent, Delivery, HostDrained, Webhook
 from models.host import SiteSettings
 from models.migration import MigrationPolicy, MoveVm, Progress, VmRef
 from tests.workflow.fake_site import VM, FakeSite, failure, outcome, vm
-from tests.workflow.test_events import delivered
+from tests.workflow.test_events import delivered, evacuation, heard
 from workers.runtime import telemetry
 from workflows import WORKFLOWS
 from workflows.plugin import plugin
@@ -98,6 +98,18 @@ async def test_two_copies_and_dead_letters_are_counted(scraped: Scraped) -> None
     assert scraped.value("novacron_two_copies_total", task_queue=site.queue) == 1
     assert scraped.value("novacron_moves_total", outcome="Ambiguous", task_queue=site.queue) == 1
     assert scraped.value("novacron_event_dead_letters_total", webhook="pager") == len(dead) == 3
+
+
+async def test_looks_at_a_host_in_maintenance_are_counted_by_what_they_found(scraped: Scraped) -> None:
+    site = FakeSite(scraped.client)
+    async with site.working():
+        run = await evacuation(site)
+        await heard(site, "novacron.host.drained")
+        await run.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await run.result()
+    looks = {"host": "host-a", "task_queue": site.queue}
+    assert scraped.value("novacron_maintenance_looks_total", outcome="drained", **looks) == 1
 
 
 def status(raw: int, state: str = "connected") -> DataPathStatus:

@@ -91,6 +91,14 @@ async def test_what_a_move_would_refuse_is_a_blocker(site: FakeSite, there: Any,
     assert plan.blockers[0].remedy
 
 
+async def test_clocks_that_differ_for_certain_are_a_warning_and_a_slow_answer_is_none(site: FakeSite) -> None:
+    site.source.clock_ahead, site.destination.clock_ahead = 100.0, 0.0
+    async with site.working():
+        assert [warning.id for warning in (await planned(site, measure=False)).warnings] == ["clock-skew"]
+        site.source.clock_ahead = 0.3
+        assert (await planned(site, measure=False)).warnings == ()
+
+
 async def test_a_host_without_a_worker_is_a_blocker(site: FakeSite) -> None:
     site.seen_polling.discard("host-b")
     async with site.working():

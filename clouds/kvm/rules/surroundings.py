@@ -1,4 +1,4 @@
-"""What is around the VM on its host, and what the two hosts need to talk: networks, certificates, clocks, room."""
+"""What is around the VM on its host, and what the two hosts need to talk: networks, certificates, room."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from clouds.kvm.facts import HostFacts
 from models.host import HostStanding, VmSheet
 
 EXPIRES_SOON = timedelta(days=7)
-CLOCKS_APART = 5.0
-"""Seconds. Each host compares its clock with Temporal's when it picks up the question, so what a busy machine takes for
-that counts as well."""
 STATE_ROOM_MIB = 16
 """For the sockets, settings and log of a data path."""
 
@@ -76,14 +73,6 @@ def certificates_last(sheet: VmSheet, facts: HostFacts) -> str:
         and not each.certificate_error
         and each.certificate_expires - facts.now < EXPIRES_SOON
     )
-
-
-def clocks_agree(sheet: VmSheet, facts: HostFacts) -> str:
-    here, there = (each.clock_ahead if each else None for each in (facts.standing, sheet.standing))
-    if here is None or there is None or abs(here - there) <= CLOCKS_APART:
-        return ""
-    how = "ahead of" if here > there else "behind"
-    return f"the clock of {facts.report.host} is {abs(here - there):.1f} s {how} that of {sheet.host}"
 
 
 def state_has_room(sheet: VmSheet, facts: HostFacts) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -301,6 +302,30 @@ def test_a_move_that_takes_too_long_is_aborted_also_when_a_retry_watches_it(tmp_
     with pytest.raises(kvm.MoveFailed, match="finish_within = 50 s"):
         scene.run(finish_within=50)
     assert scene.departure.aborts == 1
+
+
+def test_finish_by_is_a_moment_and_what_was_prepared_before_the_move_has_used_up_its_share(tmp_path: Path) -> None:
+    """At the check there were 100 s; then preparing took 70 s."""
+
+    def plot(scene: Scene) -> Sight:
+        if scene.departure.aborts:
+            scene.call.end("canceled by client")
+        return MOVING if scene.call.begun and not scene.departure.aborts else RUNNING
+
+    scene = Scene(tmp_path, plot)
+    by = datetime.fromtimestamp(scene.time + 30, UTC)
+    with pytest.raises(kvm.MoveFailed, match="by finish_by = 1970"):
+        scene.run(finish_within=100, finish_by=by)
+    assert scene.call.begun
+    assert scene.departure.aborts
+    assert scene.time == pytest.approx(1030, abs=5)
+
+
+def test_a_move_whose_finish_by_is_past_when_all_is_prepared_starts_nothing(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda _: RUNNING)
+    with pytest.raises(kvm.MoveFailed, match="by finish_by = 1970"):
+        scene.run(finish_within=100, finish_by=datetime.fromtimestamp(scene.time - 1, UTC))
+    assert not scene.call.begun
 
 
 def test_a_failed_data_path_ends_the_move_with_its_own_words(tmp_path: Path) -> None:

@@ -166,7 +166,6 @@ CASES: list[tuple[str, VmSheet, HostFacts, str]] = [
     ("a certificate that has expired here", SHEET, to(certificate_error="certificate has expired"), "certificate"),
     ("a certificate that has expired there", from_(certificate_error="certificate has expired"), FACTS, "certificate"),
     ("a certificate that expires soon", SHEET, to(certificate_expires=NOW + timedelta(days=6)), "certificate-soon"),
-    ("clocks that differ", from_(clock_ahead=-4.0), to(clock_ahead=4.0), "clock-skew"),
     ("no room for a data path", SHEET, to(state_free_mib=15), "state-room"),
     ("no room for the store", from_(store_free_mib=1000, store_leaves_mib=1024), FACTS, "store-room"),
     (

@@ -148,6 +148,6 @@ async def test_a_wrong_certificate_is_refused_and_the_vm_stays(scene: Scene, tmp
     other = own.issue("host-d") if wrong == "of another host" else Authority(tmp_path).issue(there)
     with presented_by(own.issue(there), other), pytest.raises(WorkflowFailureError) as failure:
         await scene.end(await scene.start(there))
-    assert cause(failure.value).type == "DataPathFailed"
-    assert "certificate" in str(cause(failure.value)).lower()
+    assert cause(failure.value).type == "Refused"
+    assert f"[certificate] the data path certificate of {there}" in str(cause(failure.value))
     await scene.proved(on=here)

@@ -9,6 +9,7 @@ memory was sent, and only as long as its guest has not run since.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from clouds.kvm.connection import NO_DOMAIN, Domain, Session, code_of
 from clouds.kvm.errors import HostUnavailable, Refused
@@ -17,8 +18,11 @@ from clouds.kvm.leftover import GONE_WITHIN, run_status
 from models.migration import VmRef
 
 
-def remove_handed_over(session: Session, vm: VmRef, within: float = GONE_WITHIN) -> None:
-    """Returns when no QEMU of the VM is here; a definition stays. Raises Refused when it may be alive."""
+def remove_handed_over(
+    session: Session, vm: VmRef, before: Callable[[], None] = lambda: None, within: float = GONE_WITHIN
+) -> None:
+    """Returns when no QEMU of the VM is here; a definition stays. Raises Refused when it may be alive. `before` is
+    called when it is certain that it goes."""
     domain = session.find(vm)
     if domain is None:
         return
@@ -31,6 +35,7 @@ def remove_handed_over(session: Session, vm: VmRef, within: float = GONE_WITHIN)
                 f"VM {vm.vm} on this host was not handed over: {why_not}; it was not touched",
                 "Look on both hosts with `virsh domstate --reason` before you do anything by hand.",
             )
+        before()
         session.call(f"remove the handed over VM {vm.vm}", lambda _: domain.destroy())
         deadline = time.monotonic() + within
         while session.call(f"look at VM {vm.vm}", lambda _: STATES[domain.state()[0]]) not in ("shutoff", "crashed"):

@@ -16,6 +16,7 @@ from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
 from activities.steering import SteeringActivities
+from activities.switching import SwitchActivities
 from activities.telling import TellActivities
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
@@ -26,6 +27,7 @@ from tests.workflow.fake_site import (
     FakeHost,
     FakeSteering,
     FakeSurvivor,
+    FakeSwitch,
     activities_of,
 )
 from workers.host import build
@@ -38,9 +40,17 @@ PAIRS = [
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
     (FakeSteering, SteeringActivities),
+    (FakeSwitch, SwitchActivities),
     (FakeFleetHost, FleetHostActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities, FleetHostActivities)
+OF_A_HOST = (
+    HostActivities,
+    PlanningActivities,
+    RecoveryActivities,
+    SteeringActivities,
+    SwitchActivities,
+    FleetHostActivities,
+)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

@@ -1,0 +1,78 @@
+"""Activities that finish a switch nobody finished: the VM stands whole at its destination, or its source still holds
+what it handed over. Each proves on its own host, by libvirt and QEMU, what the caller cannot see from afar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from temporalio import activity
+
+from activities.errors import translated
+from activities.fence import Fence
+from clouds.kvm import arrival, handover, inventory, parting
+from clouds.kvm.connection import Connection, Session
+from clouds.kvm.errors import Refused
+from models.host import HostSettings, VmSighting
+from models.migration import VmRef
+
+
+class SwitchActivities:
+    def __init__(
+        self, settings: HostSettings, fence: Fence | None = None, opener: Callable[[str], Connection] | None = None
+    ) -> None:
+        """`opener` replaces libvirt's open() in tests."""
+        self._settings = settings
+        self._fence = fence or Fence(settings)
+        self._opener = opener
+
+    @activity.defn(name="novacron.prove_arrival", no_thread_cancel_exception=True)
+    @translated
+    def prove_arrival(self, vm: VmRef) -> VmSighting:
+        """Refuses, unless the VM is here whole, waits to be let run, and never ran here."""
+        with self._session() as session:
+            arrival.prove(session, vm)
+        return self._sighting(vm)
+
+    @activity.defn(name="novacron.prove_departure", no_thread_cancel_exception=True)
+    @translated
+    def prove_departure(self, vm: VmRef) -> VmSighting:
+        """Refuses, unless no QEMU of the VM is here and the last one ended by moving away."""
+        seen = self._sighting(vm)
+        if seen.vm is not None and seen.vm.state not in ("shutoff", "crashed"):
+            raise Refused(f"VM {vm.vm} is still on this host, {seen.vm.state}", "Look again when it has left.")
+        if why_not := parting.why_not_left(vm.vm, self._note(vm)):
+            raise Refused(
+                f"whether VM {vm.vm} moved away from this host is not known: {why_not}",
+                "If it did not run on here after its move, let it run where it stands with `virsh resume`.",
+            )
+        return seen
+
+    @activity.defn(name="novacron.let_vm_run", no_thread_cancel_exception=True)
+    @translated
+    def let_vm_run(self, vm: VmRef) -> VmSighting:
+        """Run on the destination, once the source is proved to have it no more."""
+        self._fence.check(vm, "let the VM run")
+        with self._session() as session:
+            arrival.let_run(session, vm)
+        return self._sighting(vm)
+
+    @activity.defn(name="novacron.remove_handed_over", no_thread_cancel_exception=True)
+    @translated
+    def remove_handed_over(self, vm: VmRef) -> VmSighting:
+        """Run on the source, when the VM runs, or was proved to stand whole, at its destination."""
+        self._fence.check(vm, "remove what was handed over")
+        with self._session() as session:
+            handover.remove_handed_over(session, vm, lambda: parting.note_removal(vm.vm, self._note(vm)))
+        return self._sighting(vm)
+
+    def _note(self, vm: VmRef) -> Path:
+        return Path(self._settings.state_dir) / "handed-over" / (vm.uuid or vm.vm)
+
+    def _sighting(self, vm: VmRef) -> VmSighting:
+        with self._session() as session:
+            seen = inventory.look_for(session, self._settings.host, vm)
+        return seen.model_copy(update={"token": self._fence.known(vm)})
+
+    def _session(self) -> Session:
+        return Session(self._settings.libvirt_socket, None, self._opener)

@@ -23,6 +23,7 @@ from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
 from activities.standing import standing
+from activities.switching import remember_how_it_ends
 from clouds.kvm import admission, disks, errors, facts, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.controller import first_downtime
@@ -198,6 +199,7 @@ class HostActivities:
 
     def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
         self._fence.check(order.vm, "hand the VM to libvirt")  # this thread may have been asleep since it last asked
+        remember_how_it_ends(self._settings, order)
         first = first_downtime(order.policy.max_downtime_ms)
         wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume, first)
         call = MigrateCall(self._session(), wanted)

@@ -14,7 +14,7 @@ from clouds.kvm import arrival, handover, inventory, parting
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.errors import Refused
 from models.host import HostSettings, VmSighting
-from models.migration import VmRef
+from models.migration import MoveVm, VmRef, may_switch
 
 
 class SwitchActivities:
@@ -41,7 +41,7 @@ class SwitchActivities:
         seen = self._sighting(vm)
         if seen.vm is not None and seen.vm.state not in ("shutoff", "crashed"):
             raise Refused(f"VM {vm.vm} is still on this host, {seen.vm.state}", "Look again when it has left.")
-        if why_not := parting.why_not_left(vm.vm, self._note(vm)):
+        if why_not := parting.why_not_left(vm.vm, _removed(self._settings, vm)):
             raise Refused(
                 f"whether VM {vm.vm} moved away from this host is not known: {why_not}",
                 "If it did not run on here after its move, let it run where it stands with `virsh resume`.",
@@ -63,11 +63,17 @@ class SwitchActivities:
         """Run on the source, when the VM runs, or was proved to stand whole, at its destination."""
         self._fence.check(vm, "remove what was handed over")
         with self._session() as session:
-            handover.remove_handed_over(session, vm, lambda: parting.note_removal(vm.vm, self._note(vm)))
+            handover.remove_handed_over(session, vm, lambda: parting.remember(vm.vm, _removed(self._settings, vm)))
         return self._sighting(vm)
 
-    def _note(self, vm: VmRef) -> Path:
-        return Path(self._settings.state_dir) / "handed-over" / (vm.uuid or vm.vm)
+    @activity.defn(name="novacron.take_back", no_thread_cancel_exception=True)
+    @translated
+    def take_back(self, vm: VmRef) -> VmSighting:
+        """Run on the source, when no other host has the VM: let a guest run again that was handed over in vain."""
+        self._fence.check(vm, "take the VM back")
+        with self._session() as session:
+            handover.take_back(session, vm, parting.remembered(vm.vm, _ends_paused(self._settings, vm)))
+        return self._sighting(vm)
 
     def _sighting(self, vm: VmRef) -> VmSighting:
         with self._session() as session:
@@ -76,3 +82,21 @@ class SwitchActivities:
 
     def _session(self) -> Session:
         return Session(self._settings.libvirt_socket, None, self._opener)
+
+
+def remember_how_it_ends(settings: HostSettings, order: MoveVm) -> None:
+    """On disk before libvirt is called: whether this move leaves the VM paused at its destination until this end of it
+    is gone. Only then can the source be sure that nobody ran what it handed over."""
+    note = _ends_paused(settings, order.vm)
+    if may_switch(order.policy) or order.resume:
+        note.unlink(missing_ok=True)
+    else:
+        parting.remember(order.vm.vm, note)
+
+
+def _removed(settings: HostSettings, vm: VmRef) -> Path:
+    return Path(settings.state_dir) / "handed-over" / f"{vm.uuid or vm.vm}.removed"
+
+
+def _ends_paused(settings: HostSettings, vm: VmRef) -> Path:
+    return Path(settings.state_dir) / "handed-over" / f"{vm.uuid or vm.vm}.ends-paused"

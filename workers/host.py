@@ -71,6 +71,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
             switching.prove_departure,
             switching.let_vm_run,
             switching.remove_handed_over,
+            switching.take_back,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

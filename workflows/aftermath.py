@@ -94,10 +94,21 @@ class Aftermath:
             )
             return False
 
-    async def revive(self, ref: VmRef) -> None:
-        """The VM is on its source only, and may have been paused to end its move: it must run."""
+    async def set_going(self, ref: VmRef, where: verdict.Verdict, allow_pause: bool) -> None:
+        """The VM is on its source only, and must run there: its move may have paused it, or handed it over in vain. One
+        that people paused stays so."""
+        here, _ = self._ends()
         try:
-            await self._source.revive(ref)
+            if where.stands:
+                await here.take_back(ref)
+                self._chronicle.note(f"{ref.vm} was let run again on {here.name}, which had handed it over in vain")
+                return
+        except ActivityError as error:
+            if not allow_pause:
+                self._chronicle.note(f"{ref.vm} stays paused on {here.name}: {errors.explain(error)[1]}")
+        try:
+            if allow_pause:
+                await self._source.revive(ref)
         except ActivityError as error:
             self._chronicle.note(f"{ref.vm} may be left paused on {self._source.name}: {errors.explain(error)[1]}")
 

@@ -38,5 +38,9 @@ class SwitchEnd:
         what = f"remove what is left of {ref.vm}, which was handed over"
         return await _call(SwitchActivities.remove_handed_over, ref, **self._to(deadlines.DISCARD, what))
 
+    async def take_back(self, ref: VmRef) -> VmSighting:
+        what = f"let {ref.vm} run again, which was handed over in vain"
+        return await _call(SwitchActivities.take_back, ref, **self._to(deadlines.DISCARD, what))
+
     def _to(self, deadline: ActivityConfig, what: str) -> ActivityConfig:
         return ActivityConfig(task_queue=self._queue, summary=f"{self.name}: {what}"[:200], **deadline)

@@ -82,6 +82,10 @@ class RecoverVm:
             assert diagnosis.other
             runs_on = await repair.part((diagnosis.host, diagnosis.other))
             present = [each.host for each in seen if each.present]
+        elif diagnosis.kind == "stranded" and diagnosis.host:
+            runs_on, present = diagnosis.host, [diagnosis.host]
+            if why_not := await repair.take_back(runs_on):
+                raise errors.final(failures.AMBIGUOUS, f"{ref.vm}: {diagnosis.reason}; {why_not}. {_ADVICE}")
         elif diagnosis.kind in ("well", "off", "gone"):
             runs_on, present = diagnosis.host, [each.host for each in seen if each.present]
         else:
@@ -97,7 +101,7 @@ class RecoverVm:
         await repair.close_paths()
         if runs_on and diagnosis.kind != "off":
             await repair.settle_images(runs_on, present)
-        state = "running" if diagnosis.kind in ("split", "handed over") else diagnosis.state
+        state = "running" if diagnosis.kind in ("split", "handed over", "stranded") else diagnosis.state
         return await self._settle(ref, runs_on, state, repair)
 
     async def _uuid(self, vm: str, seen: list[VmSighting]) -> str:

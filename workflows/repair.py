@@ -83,6 +83,16 @@ class Repair:
         except ActivityError as error:
             self.notes.append(f"it stays paused on {host}: {_refused(error)}")
 
+    async def take_back(self, host: str) -> str:
+        """The only copy stands still after a switch that nobody finished; it goes on if it was handed over in vain. Why
+        not, or nothing."""
+        try:
+            await self._end(host).take_back(self._ref)
+        except ActivityError as error:
+            return _refused(error)
+        self.done.append(f"let it run again on {host}, which had handed it over in vain")
+        return ""
+
     async def _remove_handed_over(self, host: str, otherwise: str) -> None:
         try:
             await self._end(host).remove_handed_over(self._ref)

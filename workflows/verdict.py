@@ -64,6 +64,8 @@ class Verdict:
     switching: bool = False
     """The source may be waiting to hear whether the destination has started the VM: it is paused with a job, or silent.
     If it lost the data path now, libvirt would resume the VM there, whatever the destination did."""
+    stands: bool = False
+    """It is on the source only, paused and with no job."""
     arrived: bool = False
     """The destination says that the VM stands there whole."""
     broken_off: tuple[str, ...] = ()
@@ -121,7 +123,8 @@ def judge(source: Answer, destination: Answer) -> Verdict:
     reason = f"{describe(source)}; {describe(destination)}: {_CONCLUSION[kind]}"
     broken = tuple(each.host for each in (source, destination) if kind == "split" and _broken_off(each))
     whole = isinstance(destination, VmSighting) and stands_whole(destination)
-    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), whole, broken)
+    stands = kind == "stayed" and isinstance(source, VmSighting) and presence(source) == "paused"
+    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), stands, whole, broken)
 
 
 def stands_whole(answer: VmSighting) -> bool:

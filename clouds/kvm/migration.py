@@ -69,9 +69,9 @@ def flags(persistent: bool, wanted: Departing, throttle: bool = False) -> int:
     """
     chosen = LIVE | PEER2PEER | ABORT_ON_ERROR
     chosen |= (PERSIST_DEST | UNDEFINE_SOURCE) if persistent else 0
-    chosen |= POSTCOPY if may_switch(wanted.policy) else PAUSED
     if wanted.resume:
         return chosen | POSTCOPY | POSTCOPY_RESUME
+    chosen |= POSTCOPY if may_switch(wanted.policy) else PAUSED
     chosen |= AUTO_CONVERGE if throttle else 0
     return chosen | (NON_SHARED_DISK if wanted.copies else 0)
 

@@ -19,16 +19,16 @@ _EVENT = re.compile(r"^(\S+ \S+): (starting up|shutting down, reason=(\w+))", re
 
 def why_not_left(vm: str, note: Path, logs: Path = LOGS) -> str:
     """Why it is not certain that the VM moved away; empty when it is."""
-    began, reason = _last(logs / f"{vm}.log")
+    _, reason = _last(logs / f"{vm}.log")
     if reason is None:
         return f"libvirt's log {logs / f'{vm}.log'} does not tell how it ended here"
-    if reason == "migrated" or (reason == "destroyed" and began and note.is_file() and note.read_text() == began):
+    if reason == "migrated" or (reason == "destroyed" and remembered(vm, note, logs)):
         return ""
     return f"libvirt's log says that it ended here: {reason}"
 
 
-def note_removal(vm: str, note: Path, logs: Path = LOGS) -> None:
-    """On disk before the handed over VM is removed."""
+def remember(vm: str, note: Path, logs: Path = LOGS) -> None:
+    """Note, on disk, which start of the VM's QEMU this is about."""
     note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = note.with_suffix(".new")
     with fresh.open("w") as out:
@@ -36,6 +36,12 @@ def note_removal(vm: str, note: Path, logs: Path = LOGS) -> None:
         out.flush()
         os.fsync(out.fileno())
     fresh.replace(note)
+
+
+def remembered(vm: str, note: Path, logs: Path = LOGS) -> bool:
+    """The note is about the QEMU that was started last."""
+    began, _ = _last(logs / f"{vm}.log")
+    return bool(began) and note.is_file() and note.read_text() == began
 
 
 def _last(log: Path) -> tuple[str, str | None]:

@@ -409,6 +409,13 @@ class FakeSwitch:
         self._host.proves.add("left")
         return self._seen(vm)
 
+    @activity.defn(name="novacron.take_back")
+    async def take_back(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("take_back")
+        self._refuse_unless("handed over", vm)
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"state": "running", "reason": 5})
+        return self._seen(vm)
+
     def _refuse_unless(self, proof: str, vm: VmRef) -> None:
         if proof not in self._host.proves:
             raise ApplicationError(

@@ -5,7 +5,7 @@ ARGS ?=
 SECONDS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath lab-up lab-down clean
+.PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ bench: setup ## measure NovaCron against QEMU's own methods (ARGS="--only 100:id
 
 bench-datapath: setup ## measure the data path by itself, without QEMU (ARGS="--only cpu" picks groups)
 	@$(SUDO) $(BIN)/python -m bench.datapath $(ARGS)
+
+bench-scale: setup ## 1,000 simulated hosts and 10,000 VMs through the real workflows (ARGS="--hosts 20 --vms 200")
+	@$(BIN)/python -m bench.scale $(ARGS)
 
 lab-up: setup ## start the lab (ARGS="--link 100mbit --delay 40ms --loss 0.1%")
 	@$(SUDO) $(BIN)/novacron lab up $(ARGS)

@@ -27,14 +27,18 @@ def now_text() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def machine_text() -> str:
-    """Processors, kernel and QEMU."""
+def processors_text() -> str:
+    """Processors and kernel."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in info if line.startswith("model name")]
+    return f"{os.cpu_count()} x {models[0] if models else platform.machine()}, Linux {platform.release()}"
+
+
+def machine_text() -> str:
+    """Processors, kernel and QEMU."""
     command = ["qemu-system-x86_64", "--version"]  # QEMU emulator version 7.2.22 (Debian ...)
     version = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[3]
-    cpu = models[0] if models else platform.machine()
-    return f"{os.cpu_count()} x {cpu}, Linux {platform.release()}, QEMU {version}"
+    return f"{processors_text()}, QEMU {version}"
 
 
 def warm() -> None:

@@ -80,6 +80,10 @@ class SurveyRequest(Model):
     """Only VMs on these; none: on all."""
     after: Annotated[str, Field(max_length=63)] = ""
     most: Annotated[int, Field(ge=0, le=2000)] = 500
+    among: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    """Ask only these hosts; none: every host of the site."""
+    draw: Annotated[int, Field(ge=0, le=2000)] = 0
+    """Ask so many of them, drawn anew for each survey; 0: all."""
 
 
 class Survey(Model):
@@ -93,6 +97,8 @@ class Survey(Model):
         default_factory=dict
     )
     """Hosts that take no VM now, with the reason: silent, or in maintenance."""
+    unasked: Count = 0
+    """Hosts that were not drawn."""
 
 
 class PlannedMove(Model):

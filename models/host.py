@@ -177,12 +177,21 @@ class HostReport(Model):
     """Since it was started its VMs were compared with the site's owner records; before that it takes no VM."""
 
 
+class InventoryRequest(Model):
+    """Input of the workflow novacron.Inventory; it may be left out."""
+
+    hosts: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    """Ask only these; none: every host of the site."""
+
+
 class SiteReport(Model):
     """All hosts of a site; `silent` ones are members whose worker did not answer, with the reason."""
 
     site: Name
     hosts: Annotated[tuple[HostReport, ...], Field(max_length=2000)] = ()
     silent: Annotated[dict[Name, Text], Field(max_length=2000)] = Field(default_factory=dict)
+    rest: Annotated[tuple[Name, ...], Field(max_length=2000)] = ()
+    """Hosts for which one answer had no more room: ask for these by name."""
     maintenance: Annotated[dict[Name, Name], Field(max_length=2000)] = Field(default_factory=dict)
     """Hosts that take no VM now, with the phase of their maintenance."""
 

@@ -34,7 +34,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from models import ids, queues
 from models.base import Name
 from models.decisions import Story
-from models.host import SiteReport, VmReport
+from models.host import InventoryRequest, SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from models.planning import LabelReport, Plan, PlanRequest
 from novacron import connection, errors, watch
@@ -267,17 +267,26 @@ class NovaCron:
         return Migration(self.client, self.client.get_workflow_handle_for(MigrateVm.run, full, run_id=run_id))
 
     async def hosts(self) -> SiteReport:
-        """Every host of the site with its VMs; the silent ones are named."""
+        """Every host of the site with its VMs; the silent ones are named. A large site takes several runs."""
         queue = queues.control(self.site)
         with our_errors(self.site):
             await connection.require_control_worker(self.client, self.site, queue)
-            return await self.client.execute_workflow(
-                Inventory.run,
-                id=ids.inventory(self.site, uuid4().hex[:12]),
-                task_queue=queue,
-                execution_timeout=_INVENTORY_WITHIN,
-                static_summary=f"what runs where on {self.site}",
-            )
+            report = await self._inventory(queue, InventoryRequest())
+            while report.rest:
+                more = await self._inventory(queue, InventoryRequest(hosts=report.rest))
+                both = {"hosts": (*report.hosts, *more.hosts), "silent": report.silent | more.silent}
+                report = more.model_copy(update=both)
+        return report
+
+    async def _inventory(self, queue: str, wanted: InventoryRequest) -> SiteReport:
+        return await self.client.execute_workflow(
+            Inventory.run,
+            wanted.model_dump(mode="json"),
+            id=ids.inventory(self.site, uuid4().hex[:12]),
+            task_queue=queue,
+            execution_timeout=_INVENTORY_WITHIN,
+            static_summary=f"what runs where on {self.site}",
+        )
 
     async def vms(self) -> list[tuple[str, VmReport]]:
         """(host, VM), by VM name. A silent host's VMs are not in it: see `hosts`."""

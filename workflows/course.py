@@ -1,7 +1,7 @@
 """How a move in one mode goes when every figure is as given: a pre-copy of passes, post-copy, or both. Pure.
 
 A pass sends what is left, the guest dirties memory meanwhile, and that is the next pass; it ends when the rest fits
-into the final pause. Hybrid switches as clouds/kvm/convergence.py does.
+into the final pause. Hybrid switches about as the controller does (clouds/kvm/controller.py), by a simpler rule.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from workflows.details import duration, rate
 
 UNKNOWN = "how fast the guest dirties its memory is not known"
 STALLED, GAIN, PATIENCE, MOST_PASSES = 3, 0.1, 0.5, 2000
-"""When hybrid switches (clouds/kvm/convergence.py), and when pre-copy is taken for endless."""
+"""When hybrid switches, and when pre-copy is taken for endless."""
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ which the VM stands still wherever it misses memory. Its two halves keep as long
 HALVES_LOOK: tuple[float, ...] = (1, 3, 10)
 """Pauses between looks until both hosts know that post-copy broke off."""
 
-HOSTS_AT_ONCE = 200
-"""Questions to all hosts of a site go out in groups of this size (a workflow may have 2000 activities pending)."""
+HOSTS_AT_ONCE = 50
+"""Questions to all hosts of a site go out in groups of this size. Each answer changes the workflow that asked, one
+after the other: of larger groups the server turns some away (BusyWorkflow), and they are told again later."""
 
 
 def longest(policy: MigrationPolicy) -> float:

@@ -139,6 +139,8 @@ def _slowdown(case: Case, most: int) -> int:
     """Percent by which the guest would have to be slowed down; never more than `most`."""
     if not case.dirty or case.dirty == float("inf"):
         return most
+    if case.dirty <= THROTTLED_TO * case.speed:
+        return min(most, 1)
     return min(most, max(1, -int(-100 * (1 - THROTTLED_TO * case.speed / case.dirty) // 1)))
 
 

@@ -24,6 +24,8 @@ from workflows.window import Task
 _ROUNDS = 3
 """Destinations that are asked for one VM."""
 _AT_ONCE = 20
+_DRAWN = 32
+"""Hosts that are asked for room at first. On a large site many evacuations at once would else ask every host each."""
 
 
 @dataclass
@@ -36,13 +38,17 @@ class Outlook:
 
 
 async def look(site: str, request: EvacuateRequest) -> Outlook:
-    """Ask the host, the site, and each destination that is chosen. Raises what a silent host's question raises."""
+    """Ask the host, some of the site's hosts for their room, and each destination that is chosen; every host of the
+    site when those drawn do not do. Raises what a silent host's question raises."""
     report = await Host(site, request.host).describe()
-    around = await survey(site, SurveyRequest(most=0))
-    rooms = {each.name: each for each in around.rooms if each.name != request.host and _named(each.name, request)}
-    notes = [f"{host} takes none: {why}" for host, why in sorted(around.unfit.items()) if host != request.host]
     loads = [load(vm, request.host) for vm in alive(report.vms)]
-    moves, stuck = await _place(site, request, [each for each in loads if not each.why_not], rooms)
+    for drawn in (_DRAWN, 0):
+        around = await survey(site, SurveyRequest(most=0, among=request.to, draw=drawn))
+        rooms = {each.name: each for each in around.rooms if each.name != request.host}
+        moves, stuck = await _place(site, request, [each for each in loads if not each.why_not], rooms)
+        if not (stuck and around.unasked):
+            break
+    notes = [f"{host} takes none: {why}" for host, why in sorted(around.unfit.items()) if host != request.host]
     stuck = [*((each, each.why_not) for each in loads if each.why_not), *stuck]
     plan = FleetPlan(
         moves=tuple(moves),
@@ -84,10 +90,6 @@ def site_of(wanted: EvacuateRequest) -> str:
             f"workflow id: got {info.workflow_id!r}. It is what keeps VMs off the host: start it again with {right!r}",
         )
     return named[0]
-
-
-def _named(host: str, request: EvacuateRequest) -> bool:
-    return not request.to or host in request.to
 
 
 async def _place(

@@ -19,14 +19,14 @@ def plugin() -> SimplePlugin:
     return SimplePlugin(
         "novacron",
         data_converter=pydantic_data_converter,
-        workflow_runner=_sandboxed,
+        workflow_runner=sandboxed,
         # An input that does not fit fails its workflow at once. Never Exception here: it includes NondeterminismError,
         # and a bad deployment would then fail running moves instead of parking them.
         workflow_failure_exception_types=[pydantic.ValidationError],
     )
 
 
-def _sandboxed(runner: WorkflowRunner | None) -> WorkflowRunner:
+def sandboxed(runner: WorkflowRunner | None) -> WorkflowRunner:
     if runner is not None and not isinstance(runner, SandboxedWorkflowRunner):
         return runner  # chosen by the caller (a test, a debugger)
     return SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSED_THROUGH))

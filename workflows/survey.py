@@ -6,7 +6,8 @@ goes back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
+from random import Random
 
 from temporalio import workflow
 
@@ -22,7 +23,16 @@ class SurveySite:
     @workflow.run
     async def run(self, request: SurveyRequest) -> Survey:
         site = queues.site_of(workflow.info().task_queue)
-        return page(await ask_site(site), request)
+        unasked = 0
+
+        def chosen(hosts: list[str], maintenance: Container[str]) -> list[str]:
+            nonlocal unasked
+            drawn = draw(hosts, request, maintenance, workflow.random())
+            unasked = len(among(hosts, request)) - len(drawn)
+            return drawn
+
+        report = await ask_site(site, chosen)
+        return page(report, request).model_copy(update={"unasked": unasked})
 
 
 async def survey(site: str, request: SurveyRequest) -> Survey:
@@ -34,6 +44,19 @@ async def survey(site: str, request: SurveyRequest) -> Survey:
         task_queue=queues.control(site),
         static_summary=f"what room {site} has, and which VMs",
     )
+
+
+def among(hosts: Iterable[str], request: SurveyRequest) -> list[str]:
+    return [host for host in hosts if not request.among or host in request.among]
+
+
+def draw(hosts: list[str], request: SurveyRequest, maintenance: Container[str], drawn: Random) -> list[str]:
+    """The hosts to ask. A draw leaves out those in maintenance, which have no room to tell of."""
+    found = among(hosts, request)
+    if not request.draw or len(found) <= request.draw:
+        return found
+    open_ones = [host for host in found if host not in maintenance]
+    return sorted(drawn.sample(open_ones, min(request.draw, len(open_ones))))
 
 
 def page(report: SiteReport, request: SurveyRequest) -> Survey:

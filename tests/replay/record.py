@@ -2,7 +2,7 @@
 
 Run it when a release changes the order of commands on purpose. As long as runs of the old release may be alive, guard
 the change with workflow.patched and keep the old files too. Words after it name the only scenarios to record, so that
-new ones are added beside the old files. Needs no root; about ten seconds.
+new ones are added beside the old files. Needs no root; about a minute.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowFailureError
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
 from models.disks import DiskImage
+from tests.replay import scenarios
 from tests.workflow.fake_site import VM, FakeSite, Move, Step, outcome, reached, temporal_binary, vm
 from workflows import search_attributes
-from workflows.inventory import Inventory
 from workflows.migrate_vm import MigrateVm
 from workflows.plugin import plugin
 
@@ -108,7 +108,7 @@ async def refused(site: FakeSite) -> Move:
     return await site.start({"vm": VM, "to": "host-x"})
 
 
-SCENARIOS: tuple[Callable[[FakeSite], Awaitable[Move]], ...] = (
+SCENARIOS: tuple[Callable[[FakeSite], Awaitable[WorkflowHandle[Any, Any]]], ...] = (
     moved,
     cancelled_in_the_move,
     cancelled_by_temporal,
@@ -122,6 +122,7 @@ SCENARIOS: tuple[Callable[[FakeSite], Awaitable[Move]], ...] = (
     bounded,
     disks_copied,
     disks_removed,
+    *scenarios.SCENARIOS,
 )
 
 
@@ -153,34 +154,31 @@ async def record(only: Sequence[str]) -> None:
                 continue
             site = FakeSite(environment.client)
             async with site.working():
-                move = await scenario(site)
+                run = await scenario(site)
                 try:
-                    await outcome(move)
+                    async with asyncio.timeout(60):
+                        await run.result()
                 except WorkflowFailureError as error:
                     print(f"{scenario.__name__}: {error.cause}")
-                await _save(scenario.__name__, (await move.fetch_history()).to_json())
-        if only and "inventory" not in only:
-            return
-        site = FakeSite(environment.client)
-        async with site.working():
-            listed = await site.client.start_workflow(
-                Inventory.run, id=f"inventory/{site.name}/1", task_queue=site.queue
-            )
-            await listed.result()
-            await _save("inventory", (await listed.fetch_history()).to_json())
+                last = site.client.get_workflow_handle(run.id)
+                await _save(scenario.__name__, (await last.fetch_history()).to_json())
 
 
 async def _save(name: str, history: str) -> None:
     path = HISTORIES / f"{name}.json"
-    text = json.dumps(without_stack_traces(json.loads(history)), indent=1, sort_keys=True) + "\n"
+    text = json.dumps(without_the_machine(json.loads(history)), indent=1, sort_keys=True) + "\n"
     await asyncio.to_thread(path.write_text, text)
 
 
-def without_stack_traces(value: Any) -> Any:
-    """The same history; replay reads no stack trace, and they hold paths of the machine that recorded them."""
+def without_the_machine(value: Any) -> Any:
+    """The same history; replay reads neither stack traces, which hold paths, nor who worked on it."""
     if isinstance(value, dict):
-        return {name: without_stack_traces(inner) for name, inner in value.items() if name != "stackTrace"}
-    return [without_stack_traces(inner) for inner in value] if isinstance(value, list) else value
+        return {
+            name: "recorded" if name == "identity" else without_the_machine(inner)
+            for name, inner in value.items()
+            if name != "stackTrace"
+        }
+    return [without_the_machine(inner) for inner in value] if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

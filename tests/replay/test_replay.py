@@ -3,29 +3,61 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, WorkflowInstance, WorkflowInstanceDetails, WorkflowRunner
 
-from workflows import WORKFLOWS
-from workflows.plugin import plugin
+from workflows import EVENT_WORKFLOWS, WORKFLOWS
+from workflows.plugin import plugin, sandboxed
 
+ALL = [*WORKFLOWS, *EVENT_WORKFLOWS]
+NOT_RECORDED = {"novacron.Bandwidth", "novacron.Survey"}
+"""They are asked for an answer and hold no decision that a deployment could park for long."""
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 
 
 def test_every_kind_of_end_was_recorded() -> None:
-    assert HISTORIES.keys() >= {"moved", "cancelled_in_the_move", "failed_with_a_leftover", "two_copies", "inventory"}
+    assert HISTORIES.keys() >= {"moved", "cancelled_in_the_move", "failed_with_a_leftover", "two_copies"}
+
+
+def test_every_kind_of_workflow_was_recorded() -> None:
+    kinds = {_started(recorded)["workflowType"]["name"] for recorded in HISTORIES.values()}
+    offered = {workflow._Definition.must_from_class(each).name for each in ALL}
+    assert offered - kinds <= NOT_RECORDED
 
 
 @pytest.mark.parametrize("name", sorted(HISTORIES))
 async def test_a_recorded_history_replays(name: str) -> None:
     recorded = HISTORIES[name]
-    history = WorkflowHistory.from_json(_workflow_id(recorded), recorded)
-    await Replayer(workflows=WORKFLOWS, plugins=[plugin()]).replay_workflow(history)
+    history = WorkflowHistory.from_json(_started(recorded)["workflowId"], recorded)
+    runner = OnItsQueue(_started(recorded)["taskQueue"]["name"])
+    await Replayer(workflows=ALL, workflow_runner=runner, plugins=[plugin()]).replay_workflow(history)
 
 
-def _workflow_id(recorded: str) -> str:
-    """A workflow checks its own id, so the replay needs the recorded one."""
-    return str(json.loads(recorded)["events"][0]["workflowExecutionStartedEventAttributes"]["workflowId"])
+def _started(recorded: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(recorded)["events"][0]["workflowExecutionStartedEventAttributes"]
+    return found
+
+
+class OnItsQueue(WorkflowRunner):
+    """Tells workflows the queue they were recorded on. The Replayer would tell them one of its own, and ours read their
+    site from it."""
+
+    def __init__(self, queue: str) -> None:
+        self._runner = sandboxed(None)
+        self._queue = queue
+
+    def prepare_workflow(self, defn: workflow._Definition) -> None:
+        self._runner.prepare_workflow(defn)
+
+    def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
+        return self._runner.create_instance(replace(det, info=replace(det.info, task_queue=self._queue)))
+
+    def set_worker_level_failure_exception_types(self, types: Sequence[type[BaseException]]) -> None:
+        self._runner.set_worker_level_failure_exception_types(types)

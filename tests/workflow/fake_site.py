@@ -155,6 +155,8 @@ class FakeHost:
         """What the move step reports."""
         self.proves: set[str] = set()
         """Of a switch that nobody finished: arrived, left, handed over."""
+        self.reports: tuple[float, ...] = (10, 50)
+        """Percents it reports."""
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
         self.planning = FakePlanning(name, self._enter)
@@ -212,7 +214,7 @@ class FakeHost:
     @activity.defn(name="novacron.move_vm")
     async def move_vm(self, order: MoveVm) -> MoveResult:
         me = activity.client().get_workflow_handle(activity.info().workflow_id or "")
-        for percent in (10, 50):
+        for percent in self.reports:
             report = Progress(phase=self.phase, percent=percent, memory_total=256 * MIB, iteration=1)
             activity.heartbeat(report)
             await me.signal("novacron.progress", report)

@@ -18,6 +18,7 @@ from activities.recovery import RecoveryActivities
 from activities.steering import SteeringActivities
 from activities.switching import SwitchActivities
 from activities.telling import TellActivities
+from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_planning import FakePlanning
@@ -42,6 +43,8 @@ PAIRS = [
     (FakeSteering, SteeringActivities),
     (FakeSwitch, SwitchActivities),
     (FakeFleetHost, FleetHostActivities),
+    (SimulatedHost, HostActivities),
+    (SimulatedFleetHost, FleetHostActivities),
 ]
 OF_A_HOST = (
     HostActivities,

@@ -1,0 +1,135 @@
+"""What is recorded of the workflows around a move: recoveries, plans, many moves, events. Each ends in one run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from temporalio.client import WorkflowHandle
+
+from models import ids
+from models.disks import DiskImage
+from models.host import DiskReport
+from models.lease import Lease
+from models.migration import OpenPath, VmRef
+from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, vm
+from workflows.deliver_events import DeliverEvents
+from workflows.evacuate_host import EvacuateHost
+from workflows.inventory import Inventory
+from workflows.label_vm import LabelVm
+from workflows.move_many import MoveMany
+from workflows.owners import Owners
+from workflows.plan_move import PlanMove
+from workflows.planned import Planned
+from workflows.rebalance import Rebalance
+from workflows.reconcile import Reconcile
+from workflows.recover_vm import RecoverVm
+
+Run = WorkflowHandle[Any, Any]
+
+
+async def inventory(site: FakeSite) -> Run:
+    return await _start(site, Inventory, ids.inventory(site.name, "1"))
+
+
+async def planned_move(site: FakeSite) -> Run:
+    return await _start(site, PlanMove, ids.plan(site.name, "1"), {"vm": VM, "to": "host-b"})
+
+
+async def labelled(site: FakeSite) -> Run:
+    return await _start(site, LabelVm, ids.label(site.name, VM), {"vm": VM, "give": {"tier": "gold"}})
+
+
+async def owners_listed(site: FakeSite) -> Run:
+    _record(site, "host-a")
+    return await _start(site, Owners, ids.owners(site.name, "1"))
+
+
+async def recovered(site: FakeSite) -> Run:
+    """Data paths and an image of a dead move are left, and the record names another host."""
+    image = DiskImage(target="vda", path="/disk", format="raw")
+    site.source.disks = (DiskReport(target="vda", path="/disk", image=image),)
+    order = OpenPath(migration_id="dead", peer="host-x", vm=VmRef(vm=VM, uuid=UUID))
+    site.source.paths["dead"] = site.destination.paths["dead"] = order
+    site.source.marks["/disk"] = "dead"
+    _record(site, "host-c")
+    return await _start(site, RecoverVm, site.id, {"vm": VM})
+
+
+async def recovery_refused(site: FakeSite) -> Run:
+    site.destination.vms[VM] = vm()
+    return await _start(site, RecoverVm, site.id, {"vm": VM})
+
+
+async def reconciled(site: FakeSite) -> Run:
+    _record(site, "host-c")
+    site.destination.reconciled = False
+    return await _start(site, Reconcile, ids.reconcile(site.name))
+
+
+async def evacuated(site: FakeSite) -> Run:
+    """Drained, then resumed with its VMs brought back."""
+    _fill(site, 3)
+    run = await _start(site, EvacuateHost, ids.evacuate_host(site.name, "host-a"), {"host": "host-a"})
+    async with asyncio.timeout(60):
+        while (await run.query(EvacuateHost.progress)).phase != "drained":
+            await asyncio.sleep(0.1)
+    await run.execute_update(EvacuateHost.resume, True)
+    return run
+
+
+async def moved_many(site: FakeSite) -> Run:
+    """Over several pages; what is kept is the last run."""
+    _fill(site, 5)
+    wish = {"hosts": ["host-a"], "page": 2}
+    return await _start(site, MoveMany, ids.move_many(site.name, "recorded"), wish)
+
+
+async def rebalanced(site: FakeSite) -> Run:
+    _fill(site, 8)
+    for host in site.hosts.values():
+        host.free_mib = 4096 - 256 * len(host.vms)
+    return await _start(site, Rebalance, ids.rebalance(site.name), {"cool_down": 60})
+
+
+async def by_the_clock(site: FakeSite) -> Run:
+    job = {"job": "migrate", "input": {"vm": VM, "to": "host-b"}}
+    return await _start(site, Planned, ids.planned(site.name, "nightly") + "-2030-01-31T04:00:00Z", job)
+
+
+async def events_delivered(site: FakeSite) -> Run:
+    site.received["ops"] = []
+    move = await site.start()
+    await outcome(move)
+    assert move.first_execution_run_id
+    return site.client.get_workflow_handle_for(DeliverEvents.run, ids.events(site.id, move.first_execution_run_id))
+
+
+SCENARIOS = (
+    inventory,
+    planned_move,
+    labelled,
+    owners_listed,
+    recovered,
+    recovery_refused,
+    reconciled,
+    evacuated,
+    moved_many,
+    rebalanced,
+    by_the_clock,
+    events_delivered,
+)
+
+
+async def _start(site: FakeSite, workflow: Any, id: str, *wish: object) -> Run:
+    return await site.client.start_workflow(workflow.run, *wish, id=id, task_queue=site.queue)
+
+
+def _fill(site: FakeSite, count: int) -> None:
+    """So many VMs on the first host instead of the one."""
+    site.source.vms = {name: vm(name=name) for name in (f"vm-{number}" for number in range(count))}
+
+
+def _record(site: FakeSite, host: str) -> None:
+    site.leases.records[UUID] = Lease(site=site.name, uuid=UUID, vm=VM, host=host, token=3)
+    site.leases.last = 3

@@ -23,10 +23,12 @@ from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
 from activities.signals import Signals
 from activities.standing import standing
+from activities.switching import remember_how_it_ends
 from clouds.kvm import admission, disks, errors, facts, inventory, leftover, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.controller import first_downtime
 from clouds.kvm.migration import Departing, Departure, MigrateCall
+from clouds.kvm.switch import Source, Switch
 from dwcp import control
 from models.disks import DisksReport, PrepareDisks, SettleDisks
 from models.host import Findings, HostReport, HostSettings, VmSheet, VmSighting
@@ -192,16 +194,27 @@ class HostActivities:
                 lambda: self._call(order, folder.path),
                 around,
                 _so_far(),
+                lambda: self._switch(order, folder),
             ).run()
 
     def _call(self, order: MoveVm, folder: Path) -> MigrateCall:
         self._fence.check(order.vm, "hand the VM to libvirt")  # this thread may have been asleep since it last asked
+        remember_how_it_ends(self._settings, order)
         first = first_downtime(order.policy.max_downtime_ms)
         wanted = Departing(order.vm, folder, order.policy, order.copies, order.resume, first)
         call = MigrateCall(self._session(), wanted)
         with self._lock:
             self._calls[order.migration_id] = call
         return call
+
+    def _switch(self, order: MoveVm, folder: Folder) -> Switch:
+        """Its way to the destination's libvirt is the one that the source's libvirt takes."""
+        there = Session(folder.socket("virt"), None, self._opener)
+        source = Source.find(self._settings.libvirt_socket, order.vm)
+        return Switch(order.vm, there, source, lambda: self._goes_on(order, folder))
+
+    def _goes_on(self, order: MoveVm, folder: Folder) -> bool:
+        return folder.path.is_dir() and not self._fence.outdated(order.vm)
 
     def _session(self, on_open: Callable[[Connection], None] | None = None) -> Session:
         return Session(self._settings.libvirt_socket, on_open, self._opener)

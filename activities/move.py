@@ -28,11 +28,12 @@ from clouds.kvm.controller import Controller, Goals, Reading, Step
 from clouds.kvm.decision import Call, Decision, Situation, decide
 from clouds.kvm.migration import Departure, MigrateCall, Sight
 from clouds.kvm.progress import JobSample, Tracker
+from clouds.kvm.switch import Switch
 from dwcp.errors import ControlFailed, NotRunning
 from models import failures
 from models.datapath import DataPathStatus
 from models.decisions import Decision as Told
-from models.migration import MoveResult, MoveVm, Phase, Progress
+from models.migration import MoveResult, MoveVm, Phase, Progress, may_switch
 from models.steering import Steered, SteerMove
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ CUT_AFTER = 5.0
 """How long after the first abort a lost link is waited for; then the data path is closed, so that the job ends."""
 FIGURES_WITHIN = 3.0
 """How long to wait for libvirt's final figures after the VM has left."""
+SWITCHED_WITHIN = 10.0
+"""How long to wait for the destination to let it run; then the workflow sees to it."""
 
 HELD = 1
 """Bytes a second of guest memory and disks on the link while people pause the move. The data path bounds bulk only, so
@@ -85,14 +88,18 @@ class Move:
         new_call: Callable[[], MigrateCall],
         around: Surroundings,
         so_far: Progress | None = None,
+        new_switch: Callable[[], Switch] | None = None,
     ) -> None:
-        """`call`: this process's call for this very move, if an earlier attempt made it. `so_far`: its last report."""
+        """`call`: this process's call for this very move, if an earlier attempt made it. `so_far`: its last report.
+        `new_switch`: what lets the VM run at its destination."""
         self._order = order
         self._vm = order.vm.vm
         self._folder = folder
         self._departure = departure
         self._call = call
         self._new_call = new_call
+        self._new_switch = new_switch
+        self._switch: Switch | None = None
         self._around = around
         self._last = so_far or Progress()
         taken = max(0.0, around.clock() - started.at) if (started := folder.started()) else 0.0
@@ -115,6 +122,8 @@ class Move:
 
     def run(self) -> MoveResult:
         self._departure.on_completed = self._completed
+        self._departure.on_suspended = self._suspended
+        self._departure.on_resumed = self._resumed
         self._departure.on_pass = self._wake.set
         if self._call:
             self._call.on_end = self._wake.set
@@ -125,6 +134,7 @@ class Move:
             if decision and decision.action == "start" and not self._give_up():
                 self._begin(decision.reason)
             elif decision is None or decision.action == "watch":
+                self._watch_the_switch()
                 giving_up = self._give_up()
                 if giving_up and decision:
                     self._abort()
@@ -134,6 +144,24 @@ class Move:
             else:
                 return self._end(decision)
             self._wake.wait(TURN)
+
+    def _watch_the_switch(self) -> None:
+        """A move that cannot end in post-copy leaves the VM paused at its destination: made ready before it is needed,
+        and by every attempt, as the one before may have died with its process."""
+        if self._switch or not self._new_switch or may_switch(self._order.policy) or self._order.resume:
+            return
+        self._switch = self._new_switch()
+        self._switch.start()
+        if self._sight.state == "paused":
+            self._switch.near()
+
+    def _suspended(self) -> None:
+        if self._switch:
+            self._switch.near()
+
+    def _resumed(self) -> None:
+        if self._switch:
+            self._switch.stop()
 
     def _completed(self) -> None:
         self._figures.set()
@@ -186,6 +214,7 @@ class Move:
         self._folder.mark_started(self._started().at)
         self._call = self._new_call()
         self._call.on_end = self._wake.set
+        self._watch_the_switch()
         self._call.start()
         self._begun_here = True
 
@@ -341,6 +370,8 @@ class Move:
         logger.info("%s: %s: %s", self._vm, decision.action, decision.reason)
         if decision.action == "moved":
             return self._moved()
+        if self._switch:
+            self._switch.stop()
         self._ask_data_path()
         if self._policy.max_slowdown and decision.action == "stayed":
             self._departure.unthrottle()
@@ -349,6 +380,7 @@ class Move:
     def _moved(self) -> MoveResult:
         if self._call:  # libvirt was ours to hear when it completed
             self._figures.wait(FIGURES_WITHIN)
+        self._let_run()
         figures = self._departure.completed
         return MoveResult(
             seconds=max(0.0, self._around.clock() - self._started().at),
@@ -361,6 +393,13 @@ class Move:
             disk_total=figures.disk_total if figures else self._last.disk_total,
             decisions=tuple(self._journal.decisions),
         )
+
+    def _let_run(self) -> None:
+        if self._switch is None:
+            return
+        self._switch.gone()
+        if self._switch.wait(SWITCHED_WITHIN) != "runs":
+            logger.warning("%s: not seen to run on %s: the workflow looks", self._vm, self._order.destination)
 
     def _failure(self, decision: Decision) -> Exception:
         """How this is told when the VM has not left, or nobody can say."""

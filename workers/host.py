@@ -20,6 +20,7 @@ from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
 from activities.steering import SteeringActivities
+from activities.switching import SwitchActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
@@ -36,6 +37,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     host = HostActivities(settings, client, fence=fence)
     recovery = RecoveryActivities(settings, fence)
     steering = SteeringActivities(settings, fence)
+    switching = SwitchActivities(settings, fence)
     fleet = FleetHostActivities(settings)
     return Worker(
         client,
@@ -65,6 +67,11 @@ def build(settings: HostSettings, client: Client) -> Worker:
             recovery.welcome_host,
             steering.steer_move,
             steering.revive_vm,
+            switching.prove_arrival,
+            switching.prove_departure,
+            switching.let_vm_run,
+            switching.remove_handed_over,
+            switching.take_back,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from models import failures
 from models.disks import DiskImage
 from models.migration import PathReport, VmRef
 from workflows import deadlines, errors, evidence, verdict
 from workflows.calls import Host
+from workflows.calls_switch import SwitchEnd
 from workflows.chronicle import Chronicle
 
 
@@ -25,14 +28,47 @@ class Aftermath:
         self._chronicle = chronicle
 
     async def confirm(self, ref: VmRef) -> verdict.Verdict:
-        """Ask both hosts until their answers fit together, or stay apart for good. Never guess."""
+        """Ask both hosts until their answers fit together, or stay apart for good. Never guess. A switch that nobody
+        finished is finished, where that is certain."""
         where = await self._look(ref)
         for pause in deadlines.LOOK_AGAIN:
             if not where.worth_another_look:
                 break
             await workflow.sleep(pause, summary=f"look again: {where.kind}")
             where = await self._look(ref)
+        if where.kind == "handed over":
+            where = await self._part(ref, where)
+        if where.kind == "arrived":
+            where = await self._let_run(ref, where)
         return where
+
+    async def _part(self, ref: VmRef, where: verdict.Verdict) -> verdict.Verdict:
+        """Remove what the source handed over, once the VM runs at its destination or is proved to stand there whole."""
+        here, there = self._ends()
+        try:
+            if where.arrived:
+                await there.prove_arrival(ref)
+            await here.remove_handed_over(ref)
+        except ActivityError as error:
+            kind, why = errors.explain(error)
+            settled = replace(where, kind="two copies") if kind == failures.REFUSED else where
+            return replace(settled, reason=f"{where.reason}; nothing was removed: {why}")
+        self._chronicle.note(f"removed what {here.name} had handed over; its libvirt had not done so")
+        return await self._look(ref)
+
+    async def _let_run(self, ref: VmRef, where: verdict.Verdict) -> verdict.Verdict:
+        here, there = self._ends()
+        try:
+            await here.prove_departure(ref)
+            await there.let_run(ref)
+        except ActivityError as error:
+            return replace(where, reason=f"{where.reason}; it was not let run: {errors.explain(error)[1]}")
+        self._chronicle.note(f"{ref.vm} stood whole on {there.name} after {here.name} had ended; it was let run there")
+        return await self._look(ref)
+
+    def _ends(self) -> tuple[SwitchEnd, SwitchEnd]:
+        here, there = self._source, self._destination
+        return SwitchEnd(here.site, here.name), SwitchEnd(there.site, there.name)
 
     async def halves(self, ref: VmRef) -> verdict.Verdict:
         """Of a split VM: look until both hosts know that post-copy broke off. Only then can libvirt go on with it."""
@@ -58,10 +94,21 @@ class Aftermath:
             )
             return False
 
-    async def revive(self, ref: VmRef) -> None:
-        """The VM is on its source only, and may have been paused to end its move: it must run."""
+    async def set_going(self, ref: VmRef, where: verdict.Verdict, allow_pause: bool) -> None:
+        """The VM is on its source only, and must run there: its move may have paused it, or handed it over in vain. One
+        that people paused stays so."""
+        here, _ = self._ends()
         try:
-            await self._source.revive(ref)
+            if where.stands:
+                await here.take_back(ref)
+                self._chronicle.note(f"{ref.vm} was let run again on {here.name}, which had handed it over in vain")
+                return
+        except ActivityError as error:
+            if not allow_pause:
+                self._chronicle.note(f"{ref.vm} stays paused on {here.name}: {errors.explain(error)[1]}")
+        try:
+            if allow_pause:
+                await self._source.revive(ref)
         except ActivityError as error:
             self._chronicle.note(f"{ref.vm} may be left paused on {self._source.name}: {errors.explain(error)[1]}")
 

@@ -92,6 +92,7 @@ class Host:
     """One host's worker."""
 
     def __init__(self, site: str, name: str) -> None:
+        self.site = site
         self.name = name
         self.owner: VmRef | None = None
         """The VM that orders are about, with the operation's fencing token."""

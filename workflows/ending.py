@@ -3,7 +3,7 @@ the cause second.
 
 | the VM | cause | type |
 | --- | --- | --- |
-| split, two copies, torn, stranded, unsettled, unknown | any | Ambiguous |
+| split, two copies, torn, stranded, arrived, handed over, unsettled, unknown | any | Ambiguous |
 | lost | any | MigrationFailed |
 | untouched, stayed, leftover | a cancel | Cancelled |
 | untouched, stayed, leftover | a failed step | that step's type; MigrationFailed where it was in doubt |
@@ -22,6 +22,8 @@ from workflows import errors, evidence
 from workflows.verdict import Verdict
 
 _ADVICE = {
+    "arrived": "It is complete there, and stays paused: `novacron recover` lets it run once that is safe",
+    "handed over": "Start neither: `novacron recover` tells which of them is the VM, and ends the other",
     "split": "Destroy neither half. The recovery drill in docs/workflows/migrate-vm.md says how to go on",
     "torn": "Keep what is left for its disks' sake, then start the VM anew where they are",
 }

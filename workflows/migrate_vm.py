@@ -123,8 +123,8 @@ class MigrateVm(Steered):
         proof = await crossing.close()
         if where.kind == "unsettled":  # without its data path the job must come to an end
             where = await self._aftermath.confirm(self._ref)
-        if self._policy().allow_pause and where.kind in ("stayed", "leftover") and not leftover:
-            await self._aftermath.revive(self._ref)
+        if where.kind in ("stayed", "leftover") and not leftover:
+            await self._aftermath.set_going(self._ref, where, self._policy().allow_pause)
         await crossing.settle(keep=None if leftover else _KEEP_DISKS.get(where.kind))
         if where.kind != "moved":
             self._fail(error, where)

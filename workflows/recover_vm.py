@@ -77,6 +77,15 @@ class RecoverVm:
         if diagnosis.kind == "split":
             runs_on: str | None = await self._join(ref, diagnosis, seen, repair)
             present = [each.host for each in seen if each.present and each.host != diagnosis.host]
+        elif diagnosis.kind == "handed over":
+            assert diagnosis.host
+            assert diagnosis.other
+            runs_on = await repair.part((diagnosis.host, diagnosis.other))
+            present = [each.host for each in seen if each.present]
+        elif diagnosis.kind == "stranded" and diagnosis.host:
+            runs_on, present = diagnosis.host, [diagnosis.host]
+            if why_not := await repair.take_back(runs_on):
+                raise errors.final(failures.AMBIGUOUS, f"{ref.vm}: {diagnosis.reason}; {why_not}. {_ADVICE}")
         elif diagnosis.kind in ("well", "off", "gone"):
             runs_on, present = diagnosis.host, [each.host for each in seen if each.present]
         else:
@@ -86,10 +95,13 @@ class RecoverVm:
         if diagnosis.leftovers and runs_on:
             await repair.discard(diagnosis.leftovers, runs_on)
             present = [host for host in present if host not in diagnosis.leftovers]
+        if diagnosis.waits and runs_on:
+            assert self._lease is not None
+            await repair.let_run(runs_on, self._lease.host)
         await repair.close_paths()
         if runs_on and diagnosis.kind != "off":
             await repair.settle_images(runs_on, present)
-        state = "running" if diagnosis.kind == "split" else diagnosis.state
+        state = "running" if diagnosis.kind in ("split", "handed over", "stranded") else diagnosis.state
         return await self._settle(ref, runs_on, state, repair)
 
     async def _uuid(self, vm: str, seen: list[VmSighting]) -> str:
@@ -116,7 +128,7 @@ class RecoverVm:
         seen = await everyone.ask(hosts, ref, lambda host: Survivor(self._site, host).fence(ref))
         for pause in deadlines.LOOK_AGAIN:
             diagnosis = diagnose(seen)
-            if diagnosis.kind in ("well", "split", "off"):
+            if diagnosis.kind in ("well", "handed over", "split", "off"):
                 break
             if diagnosis.kind == "unsettled" and diagnosis.host:
                 await Survivor(self._site, diagnosis.host).abort(ref)
@@ -166,6 +178,12 @@ class RecoverVm:
         plans = [f"remove the paused copy on {host}, if it never ran" for host in diagnosis.leftovers]
         if diagnosis.kind == "unsettled":
             plans.append(f"end libvirt's job on {diagnosis.host}")
+        if diagnosis.waits:
+            plans.append(f"let it run on {diagnosis.host}, if it has arrived there and never ran")
+        if diagnosis.kind == "handed over":
+            plans.append(
+                f"remove the copy on {diagnosis.host} or {diagnosis.other} that was handed over; let the other run"
+            )
         if diagnosis.kind == "split":
             plans.append(f"go on with the post-copy from {diagnosis.host} to {diagnosis.other}")
         return RecoverReport(

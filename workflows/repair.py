@@ -17,6 +17,7 @@ from models.migration import VmRef
 from workflows import errors, verdict
 from workflows.calls import Host
 from workflows.calls_owner import Survivor
+from workflows.calls_switch import SwitchEnd
 
 
 class Repair:
@@ -28,8 +29,9 @@ class Repair:
         self.notes: list[str] = []
 
     async def discard(self, leftovers: Sequence[str], runs_on: str) -> None:
-        """Remove paused copies that never ran, on certain knowledge: their hosts have answered, and after that the VM
-        is seen to run elsewhere with no job. Raises TwoCopies when a host cannot prove that its copy never ran."""
+        """Remove paused copies that never ran, or have not run since they were handed over, on certain knowledge: their
+        hosts have answered, and after that the VM is seen to run elsewhere with no job. Raises TwoCopies when a host
+        can prove neither."""
         for host in leftovers:
             now = await self._host(runs_on).where_is(self._ref)
             if verdict.presence(now) != "running" or (now.vm is not None and now.vm.job):
@@ -44,11 +46,62 @@ class Repair:
                 kind, why = errors.explain(error)
                 if kind != failures.REFUSED:
                     raise
-                raise errors.final(
-                    failures.TWO_COPIES,
-                    f"{self._ref.vm}: runs on {runs_on}, and {host} holds a copy that may have run: {why}",
-                ) from error
+                two = f"{self._ref.vm}: runs on {runs_on}, and {host} holds a copy that may have run: {why}"
+                await self._remove_handed_over(host, two)
+                continue
             self.done.append(f"removed a paused copy that never ran on {host}")
+
+    async def part(self, hosts: Sequence[str]) -> str:
+        """Of two paused copies: which one has arrived whole and never ran is proved by its host, that the other has
+        been handed over by its own; then it goes, and the VM is let run. Where it runs then. Raises TwoCopies."""
+        two = f"{self._ref.vm}: {' and '.join(hosts)} hold paused copies, and which is the VM cannot be proved"
+        whole, whys = [], []
+        for host in hosts:
+            try:
+                await self._end(host).prove_arrival(self._ref)
+                whole.append(host)
+            except ActivityError as error:
+                whys.append(_refused(error))
+        if len(whole) != 1:
+            raise errors.final(failures.TWO_COPIES, f"{two}: {'; '.join(whys) or 'both may be'}")
+        for host in hosts:
+            if host not in whole:
+                await self._remove_handed_over(host, two)
+        await self._end(whole[0]).let_run(self._ref)
+        self.done.append(f"let it run on {whole[0]}, where it stood whole")
+        return whole[0]
+
+    async def let_run(self, host: str, owner: str) -> None:
+        """The only copy is paused by order. If it came from `owner`, which ended with that, and never ran, it is let
+        run; otherwise a person paused it, and it stays so."""
+        if owner == host or owner not in self._hosts:
+            return
+        try:
+            await self._end(owner).prove_departure(self._ref)
+            await self._end(host).let_run(self._ref)
+            self.done.append(f"let it run on {host}, where it stood whole")
+        except ActivityError as error:
+            self.notes.append(f"it stays paused on {host}: {_refused(error)}")
+
+    async def take_back(self, host: str) -> str:
+        """The only copy stands still after a switch that nobody finished; it goes on if it was handed over in vain. Why
+        not, or nothing."""
+        try:
+            await self._end(host).take_back(self._ref)
+        except ActivityError as error:
+            return _refused(error)
+        self.done.append(f"let it run again on {host}, which had handed it over in vain")
+        return ""
+
+    async def _remove_handed_over(self, host: str, otherwise: str) -> None:
+        try:
+            await self._end(host).remove_handed_over(self._ref)
+        except ActivityError as error:
+            raise errors.final(failures.TWO_COPIES, f"{otherwise}; {_refused(error)}") from error
+        self.done.append(f"removed what {host} had handed over, and not run since")
+
+    def _end(self, host: str) -> SwitchEnd:
+        return SwitchEnd(self._site, host)
 
     async def close_paths(self) -> None:
         """End the VM's data paths on all hosts: nobody's move uses them any more."""
@@ -96,3 +149,11 @@ class Repair:
         host = Host(self._site, name)
         host.owner = self._ref
         return host
+
+
+def _refused(error: ActivityError) -> str:
+    """Why a host refused; anything else is raised."""
+    kind, why = errors.explain(error)
+    if kind != failures.REFUSED:
+        raise error
+    return why

@@ -1,16 +1,21 @@
 """Where is the VM? Judged from what source and destination answered, and from nothing else.
 
-Silence is not absence. Only `leftover` lets anything be removed, and it needs the source's answer that the VM runs
-there. The destination is asked before the source: a VM that runs at the source with no job, after the destination
-answered, can have left nothing alive at the destination. A defined but shut off VM does not count as present.
+Silence is not absence. Two verdicts let something be removed, each only by a host that proves it may go. `leftover`
+needs the source's answer that the VM runs there. `handed over` lets the source remove what is left of a VM that runs,
+or stands whole, at its destination: if its QEMU says `postmigrate`, it has not run since. The destination is asked
+before the source: a VM that runs at the source with no job, after the destination answered, can have left nothing alive
+at the destination. A defined but shut off VM does not count as present.
 
-| source \\\\ destination | not there | paused | running | half |
-| --- | --- | --- | --- | --- |
-| running, no job | stayed | leftover | two copies | two copies |
-| running or paused, job | unsettled | unsettled | unsettled | unsettled |
-| paused, no job | stayed | two copies | two copies | two copies |
-| not there | lost | stranded | moved | torn |
-| half | torn | unsettled | unsettled | split |
+| source \\\\ destination | not there | paused | whole | running | half |
+| --- | --- | --- | --- | --- | --- |
+| running, no job | stayed | leftover | leftover | two copies | two copies |
+| running or paused, job | unsettled | unsettled | unsettled | unsettled | unsettled |
+| paused, no job | stayed | two copies | handed over | handed over | two copies |
+| not there | lost | stranded | arrived | moved | torn |
+| half | torn | unsettled | unsettled | unsettled | split |
+
+*whole*: paused by order (libvirt's reason 1) with no job, as a move that cannot end in post-copy leaves the VM until
+its source has ended. `arrived` is let run, if both hosts prove what they can see: that it left, and that it never ran.
 
 *half*: libvirt says post-copy (source paused with reason 12 or 13, destination running with 10 or 11, or paused with
 12 or 13). The VM runs at the destination and a part of its memory is still at the source: two halves of one VM, job or
@@ -26,10 +31,14 @@ from typing import Literal
 
 from models.host import VmSighting, VmState
 
-Kind = Literal["moved", "stayed", "leftover", "split", "two copies", "lost", "torn", "stranded", "unsettled", "unknown"]
+Kind = Literal[
+    "moved", "stayed", "leftover", "arrived", "handed over", "split", "two copies", "lost", "torn", "stranded",
+    "unsettled", "unknown",
+]  # fmt: skip
 Presence = Literal["absent", "paused", "running", "half", "unclear"]
 
-# libvirt's reasons beside a state: in post-copy, and after it broke off.
+# libvirt's reasons beside a state: by order, in post-copy, and after it broke off.
+PAUSED_BY_ORDER = 1
 RUNNING_POST_COPY, PAUSED_POST_COPY = (10, 11), (12, 13)
 BROKEN_OFF = {"running": 11, "blocked": 11, "paused": 13}
 WITHOUT_PROCESS = ("shutoff", "crashed")
@@ -55,6 +64,10 @@ class Verdict:
     switching: bool = False
     """The source may be waiting to hear whether the destination has started the VM: it is paused with a job, or silent.
     If it lost the data path now, libvirt would resume the VM there, whatever the destination did."""
+    stands: bool = False
+    """It is on the source only, paused and with no job."""
+    arrived: bool = False
+    """The destination says that the VM stands there whole."""
     broken_off: tuple[str, ...] = ()
     """Of a split: the hosts whose libvirt says that post-copy has broken off."""
 
@@ -68,6 +81,8 @@ _CONCLUSION: dict[Kind, str] = {
     "moved": "the VM runs on the destination only",
     "stayed": "the VM is on the source only",
     "leftover": "the VM runs on the source; the destination holds a paused copy that never ran",
+    "arrived": "the VM stands whole on the destination, and its source has it no more",
+    "handed over": "the source holds a paused copy beside it, which may have been handed over and not run since",
     "split": "the VM runs on the destination and a part of its memory is still on the source: both are needed",
     "two copies": "both hosts hold a copy and neither can be proved dead; nothing was destroyed",
     "lost": "neither host runs the VM: the guest ended, or was stopped, during the move",
@@ -83,7 +98,7 @@ _KINDS: dict[tuple[Presence, Presence], Kind] = {
     ("running", "running"): "two copies",
     ("paused", "absent"): "stayed",
     ("paused", "paused"): "two copies",
-    ("paused", "running"): "two copies",
+    ("paused", "running"): "handed over",
     ("absent", "absent"): "lost",
     ("absent", "paused"): "stranded",
     ("absent", "running"): "moved",
@@ -107,7 +122,15 @@ def judge(source: Answer, destination: Answer) -> Verdict:
     kind = _kind(source, destination)
     reason = f"{describe(source)}; {describe(destination)}: {_CONCLUSION[kind]}"
     broken = tuple(each.host for each in (source, destination) if kind == "split" and _broken_off(each))
-    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), broken)
+    whole = isinstance(destination, VmSighting) and stands_whole(destination)
+    stands = kind == "stayed" and isinstance(source, VmSighting) and presence(source) == "paused"
+    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), stands, whole, broken)
+
+
+def stands_whole(answer: VmSighting) -> bool:
+    """Paused by order and with no job: an incoming VM that is not whole is paused for its migration."""
+    vm = answer.vm
+    return presence(answer) == "paused" and vm is not None and vm.reason == PAUSED_BY_ORDER and not vm.job
 
 
 def _waits(source: VmSighting) -> bool:
@@ -159,4 +182,6 @@ def _kind(source: Answer, destination: Answer) -> Kind:
     here = presence(source)
     if here not in ("absent", "half") and source.vm is not None and source.vm.job:
         return "unsettled"
+    if stands_whole(destination) and here in ("absent", "paused"):
+        return "arrived" if here == "absent" else "handed over"
     return _KINDS.get((here, presence(destination)), "unknown")

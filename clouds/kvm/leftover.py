@@ -1,9 +1,9 @@
 """Remove what a failed incoming migration left on a destination: a paused VM that never ran here. Nothing else.
 
-Two proofs are needed, and both come from this host: libvirt keeps the VM paused for a migration, and either its
-incoming job is still open or QEMU itself says that it has not run (`inmigrate`, or `paused` without having run; a
-*source* that handed its guest over says `postmigrate`, and is never touched). That the VM lives at the source is the
-caller's knowledge, and has to be certain before this is called.
+Either it has arrived whole and was never let run (`clouds.kvm.arrival` proves that), or libvirt keeps the VM paused for
+a migration, and either its incoming job is still open or QEMU itself says that it has not run (`inmigrate`, or `paused`
+without having run; a *source* that handed its guest over says `postmigrate`, and is never touched). That the VM lives
+at the source is the caller's knowledge, and has to be certain before this is called.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 
+from clouds.kvm import arrival
 from clouds.kvm.connection import NO_DOMAIN, Domain, Session, ask_qemu, code_of
 from clouds.kvm.errors import HostUnavailable, Refused
 from clouds.kvm.inventory import MIGRATION_IN, STATES, job_operation
@@ -21,6 +22,8 @@ WAITING_TO_COME_IN = (2, 11)
 NEVER_RAN = ("inmigrate", "prelaunch", "paused")
 """QEMU's run states of a VM whose guest has not run on this host."""
 GONE_WITHIN = 20.0
+KEEP_NVRAM = 8
+"""libvirt's virDomainUndefineFlags: nothing but the definition goes."""
 
 
 def discard_incoming(session: Session, vm: VmRef, within: float = GONE_WITHIN) -> None:
@@ -35,7 +38,7 @@ def discard_incoming(session: Session, vm: VmRef, within: float = GONE_WITHIN) -
                 f"VM {vm.vm} on this host is no leftover of an incoming migration: {why_not}; it was not touched",
                 "Look at it with `virsh list --all` and `virsh domjobinfo` before you do anything by hand.",
             )
-        session.call(f"remove the leftover of VM {vm.vm}", lambda _: domain.destroy())
+        session.call(f"remove the leftover of VM {vm.vm}", lambda _: _remove(domain))
     except Exception as error:
         if code_of(error) == NO_DOMAIN:
             return  # it went away by itself, as it does when the source's libvirt gives up
@@ -51,6 +54,8 @@ def reason_to_keep(domain: Domain) -> str:
     """Why this VM must not be removed; empty when it is certain that its guest never ran here."""
     number, reason = domain.state()[:2]
     state = STATES[number]
+    if (state, reason) == ("paused", arrival.PAUSED_BY_ORDER):
+        return arrival.why_no_arrival(domain)
     if state != "paused" or reason not in WAITING_TO_COME_IN:
         return f"its state is {state} (reason {reason})"
     if domain.isPersistent():
@@ -62,6 +67,13 @@ def reason_to_keep(domain: Domain) -> str:
         return f"libvirt runs job {job} on it"
     status = run_status(domain)
     return "" if status in NEVER_RAN else f"QEMU says it is {status}"
+
+
+def _remove(domain: Domain) -> None:
+    """A definition that came with it goes first: what is left then disappears with its process."""
+    if domain.isPersistent():
+        domain.undefineFlags(KEEP_NVRAM)
+    domain.destroy()
 
 
 def run_status(domain: Domain) -> str:

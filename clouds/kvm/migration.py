@@ -35,9 +35,11 @@ from models.migration import MigrationPolicy, VmRef, may_switch
 logger = logging.getLogger(__name__)
 
 # libvirt's virDomainMigrateFlags.
-LIVE, PEER2PEER, PERSIST_DEST, UNDEFINE_SOURCE, ABORT_ON_ERROR = 1, 2, 8, 16, 4096
+LIVE, PEER2PEER, PERSIST_DEST, UNDEFINE_SOURCE, PAUSED, ABORT_ON_ERROR = 1, 2, 8, 16, 32, 4096
 NON_SHARED_DISK, AUTO_CONVERGE, POSTCOPY, POSTCOPY_RESUME = 1 << 6, 1 << 13, 1 << 15, 1 << 19
-EVENT_MIGRATION_ITERATION, EVENT_JOB_COMPLETED = 20, 21
+EVENT_LIFECYCLE, EVENT_MIGRATION_ITERATION, EVENT_JOB_COMPLETED = 0, 20, 21
+SUSPENDED, RESUMED = 3, 4
+"""libvirt's lifecycle events of a guest that stands still, and runs again."""
 UNBOUNDED_MIB = (2**63 - 1) >> 20
 """What libvirt itself tells QEMU when nothing bounds a migration (QEMU_DOMAIN_MIG_BANDWIDTH_MAX)."""
 
@@ -60,14 +62,16 @@ class Departing:
 def flags(persistent: bool, wanted: Departing, throttle: bool = False) -> int:
     """ABORT_ON_ERROR: a guest that stops on a disk error must not arrive paused and be called moved.
 
+    PAUSED: the VM does not run at the destination until somebody lets it (`clouds.kvm.switch`). Not with post-copy,
+    which starts it there while its source is still needed.
     A persistent VM keeps exactly one definition, and it goes with the VM. No TUNNELLED (the data path protects and
     resumes better), and never PARALLEL: QEMU 7.2 loses the guest when it meets POSTCOPY.
     """
     chosen = LIVE | PEER2PEER | ABORT_ON_ERROR
     chosen |= (PERSIST_DEST | UNDEFINE_SOURCE) if persistent else 0
-    chosen |= POSTCOPY if may_switch(wanted.policy) else 0
     if wanted.resume:
         return chosen | POSTCOPY | POSTCOPY_RESUME
+    chosen |= POSTCOPY if may_switch(wanted.policy) else PAUSED
     chosen |= AUTO_CONVERGE if throttle else 0
     return chosen | (NON_SHARED_DISK if wanted.copies else 0)
 
@@ -165,6 +169,10 @@ class Departure:
         self.on_completed: Callable[[], None] = lambda: None
         self.on_pass: Callable[[], None] = lambda: None
         """A new pass over the memory has begun."""
+        self.on_suspended: Callable[[], None] = lambda: None
+        """The guest stands still here."""
+        self.on_resumed: Callable[[], None] = lambda: None
+        """It runs again here."""
 
     def __enter__(self) -> Departure:
         return self
@@ -223,8 +231,8 @@ class Departure:
         return throttle.disarm(domain) if domain is not None else ""
 
     def pause(self) -> str:
-        """Let the guest stand still until it has arrived. libvirt lets it run again at the destination; and here, when
-        the migration fails or is aborted, also by a libvirtd that was killed meanwhile."""
+        """Let the guest stand still until it has arrived. It runs again at the destination as any that has arrived;
+        and libvirt lets it run here when the migration fails or is aborted, also one that was killed meanwhile."""
         return self._tell("pause", lambda domain: domain.suspend())
 
     def _tell(self, what: str, order: Callable[[Domain], object]) -> str:
@@ -240,6 +248,7 @@ class Departure:
     def _listen(self, connection: Connection) -> None:
         connection.domainEventRegisterAny(None, EVENT_JOB_COMPLETED, self._on_job_completed, None)
         connection.domainEventRegisterAny(None, EVENT_MIGRATION_ITERATION, self._on_iteration, None)
+        connection.domainEventRegisterAny(None, EVENT_LIFECYCLE, self._on_lifecycle, None)
 
     def _is_ours(self, domain: Domain) -> bool:
         return domain.UUIDString() == self._vm.uuid if self._vm.uuid else domain.name() == self._vm.vm
@@ -247,6 +256,10 @@ class Departure:
     def _on_iteration(self, _connection: Connection, domain: Domain, _iteration: int, _opaque: object) -> None:
         if self._is_ours(domain):
             self.on_pass()
+
+    def _on_lifecycle(self, _connection: Connection, domain: Domain, event: int, _detail: int, _opaque: object) -> None:
+        if event in (SUSPENDED, RESUMED) and self._is_ours(domain):
+            (self.on_suspended if event == SUSPENDED else self.on_resumed)()
 
     def _on_job_completed(
         self, _connection: Connection, domain: Domain, stats: dict[str, Any], _opaque: object

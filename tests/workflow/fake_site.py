@@ -155,6 +155,8 @@ class FakeHost:
         """VMs it does not admit."""
         self.phase: Phase = "moving"
         """What the move step reports."""
+        self.proves: set[str] = set()
+        """Of a switch that nobody finished: arrived, left, handed over."""
         self.reports: tuple[float, ...] = (10, 50)
         """Percents it reports."""
         self.steps: dict[str, Step] = {}
@@ -386,6 +388,59 @@ class FakeSteering:
         return VmSighting(host=self._host.name, present=True, vm=self._host.vms[ref.vm])
 
 
+class FakeSwitch:
+    """SwitchActivities of one host. What libvirt and QEMU would prove is told by the host's `proves`."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.prove_arrival")
+    async def prove_arrival(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("prove_arrival")
+        self._refuse_unless("arrived", vm)
+        return self._seen(vm)
+
+    @activity.defn(name="novacron.prove_departure")
+    async def prove_departure(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("prove_departure")
+        self._refuse_unless("left", vm)
+        return self._seen(vm)
+
+    @activity.defn(name="novacron.let_vm_run")
+    async def let_vm_run(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("let_vm_run")
+        self._refuse_unless("arrived", vm)
+        self._host.take_note(vm)
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"state": "running", "reason": 5})
+        return self._seen(vm)
+
+    @activity.defn(name="novacron.remove_handed_over")
+    async def remove_handed_over(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("remove_handed_over")
+        self._refuse_unless("handed over", vm)
+        self._host.take_note(vm)
+        self._host.vms.pop(vm.vm, None)
+        self._host.proves.add("left")
+        return self._seen(vm)
+
+    @activity.defn(name="novacron.take_back")
+    async def take_back(self, vm: VmRef) -> VmSighting:
+        await self._host._enter("take_back")
+        self._refuse_unless("handed over", vm)
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"state": "running", "reason": 5})
+        return self._seen(vm)
+
+    def _refuse_unless(self, proof: str, vm: VmRef) -> None:
+        if proof not in self._host.proves:
+            raise ApplicationError(
+                f"{self._host.name} cannot prove that {vm.vm} {proof}", type="Refused", non_retryable=True
+            )
+
+    def _seen(self, vm: VmRef) -> VmSighting:
+        found = self._host.vms.get(vm.vm)
+        return VmSighting(host=self._host.name, present=found is not None, vm=found)
+
+
 class FakeControl:
     """ControlActivities of the site."""
 
@@ -543,6 +598,7 @@ class FakeSite:
                 *activities_of(host.planning),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),
+                *activities_of(FakeSwitch(host)),
                 *activities_of(FakeFleetHost(host)),
             ],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),

@@ -16,6 +16,7 @@ from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
 from activities.steering import SteeringActivities
+from activities.switching import SwitchActivities
 from activities.telling import TellActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
@@ -27,6 +28,7 @@ from tests.workflow.fake_site import (
     FakeHost,
     FakeSteering,
     FakeSurvivor,
+    FakeSwitch,
     activities_of,
 )
 from workers.host import build
@@ -39,11 +41,19 @@ PAIRS = [
     (FakeEvents, EventActivities),
     (FakeTell, TellActivities),
     (FakeSteering, SteeringActivities),
+    (FakeSwitch, SwitchActivities),
     (FakeFleetHost, FleetHostActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]
-OF_A_HOST = (HostActivities, PlanningActivities, RecoveryActivities, SteeringActivities, FleetHostActivities)
+OF_A_HOST = (
+    HostActivities,
+    PlanningActivities,
+    RecoveryActivities,
+    SteeringActivities,
+    SwitchActivities,
+    FleetHostActivities,
+)
 
 
 def contract(of: type) -> dict[str, tuple[list[object], object]]:

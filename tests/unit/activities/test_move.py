@@ -19,6 +19,7 @@ from clouds.kvm import errors as kvm
 from clouds.kvm.decision import Call
 from clouds.kvm.migration import Completed, Departure, MigrateCall, Sight
 from clouds.kvm.progress import JobSample
+from clouds.kvm.switch import State, Switch
 from dwcp.errors import ControlFailed, NotRunning
 from models.datapath import DataPathStatus, FlowStatus
 from models.decisions import Decision
@@ -58,6 +59,8 @@ class PlayedDeparture:
         self.completed: Completed | None = None
         self.on_completed: Callable[[], None] = lambda: None
         self.on_pass: Callable[[], None] = lambda: None
+        self.on_suspended: Callable[[], None] = lambda: None
+        self.on_resumed: Callable[[], None] = lambda: None
         self.aborts = 0
         self.switches = 0
         self.objections: list[str] = []
@@ -101,6 +104,29 @@ class PlayedDeparture:
         return self.objections.pop(0) if self.objections else ""
 
 
+class PlayedSwitch:
+    """What lets the VM run at its destination."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.state: State = "runs"
+
+    def start(self) -> None:
+        self.told.append("start")
+
+    def near(self) -> None:
+        self.told.append("near")
+
+    def gone(self) -> None:
+        self.told.append("gone")
+
+    def stop(self) -> None:
+        self.told.append("stop")
+
+    def wait(self, seconds: float) -> State:
+        return self.state
+
+
 class Scene:
     """A move whose world is one function of the turn; time is the number of turns, in seconds."""
 
@@ -112,6 +138,7 @@ class Scene:
         self.path: DataPathStatus | Exception = CONNECTED
         self.call = PlayedCall()
         self.departure = PlayedDeparture(self)
+        self.switch = PlayedSwitch()
         self.folder = Folder(folder)
         self.reports: list[Progress] = []
         self.cuts = 0
@@ -160,7 +187,9 @@ class Scene:
         )
         call = cast(MigrateCall, self.call)
         departure = cast(Departure, self.departure)
-        return Move(order, self.folder, departure, call if own_call else None, lambda: call, around, so_far).run()
+        switch = cast(Switch, self.switch)
+        own = call if own_call else None
+        return Move(order, self.folder, departure, own, lambda: call, around, so_far, lambda: switch).run()
 
     def complete(self) -> Sight:
         self.departure.completed = FIGURES
@@ -188,6 +217,52 @@ def test_a_move_is_started_watched_and_reported(tmp_path: Path) -> None:
     assert not result.cancel_came_too_late
     assert [report.percent for report in scene.reports][1] == 75.0
     assert scene.reports[0].elapsed == 5
+
+
+def test_the_switch_is_ready_before_libvirt_is_called_and_hears_what_comes(tmp_path: Path) -> None:
+    def plot(scene: Scene) -> Sight:
+        if scene.turn == 2:
+            scene.departure.on_suspended()
+        return RUNNING if scene.turn == 1 else MOVING if scene.turn == 2 else scene.complete()
+
+    scene = Scene(tmp_path, plot)
+    begin = scene.call.start
+
+    def start() -> None:
+        assert scene.switch.told == ["start"]
+        begin()
+
+    scene.call.start = start  # type: ignore[method-assign]  # look at that very moment
+    scene.run()
+    assert scene.switch.told == ["start", "near", "gone"]
+
+
+def test_an_attempt_that_finds_the_move_half_way_makes_the_switch_ready_too(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, lambda s: SWITCHING if s.turn == 1 else GONE)
+    scene.folder.mark_started(1000.0)
+    scene.run()
+    assert scene.switch.told == ["start", "near", "gone"]
+
+
+def test_a_guest_that_runs_again_at_its_source_ends_the_switch(tmp_path: Path) -> None:
+    def plot(scene: Scene) -> Sight:
+        if scene.turn == 3:
+            scene.departure.on_resumed()
+            assert scene.switch.told[-1] == "stop"
+            scene.call.end("the connection broke")
+        return RUNNING if scene.turn in (1, 3) else SWITCHING
+
+    scene = Scene(tmp_path, plot)
+    with pytest.raises(kvm.MoveFailed):
+        scene.run()
+    assert "gone" not in scene.switch.told
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "post-copy"])
+def test_a_move_that_may_switch_to_post_copy_leaves_the_start_to_libvirt(tmp_path: Path, mode: MoveMode) -> None:
+    scene = Scene(tmp_path, lambda s: [RUNNING, MOVING][s.turn - 1] if s.turn < 3 else s.complete())
+    scene.run(mode=mode)
+    assert scene.switch.told == []
 
 
 def test_the_marker_is_on_disk_before_libvirt_is_called(tmp_path: Path) -> None:

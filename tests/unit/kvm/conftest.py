@@ -72,6 +72,10 @@ class PlayedDomain:
             self.connection.domains.remove(self)
         return done
 
+    def undefineFlags(self, flags: int = 0) -> int:
+        self.persistent = 0
+        return self._do("undefine", flags)
+
     def shutdown(self) -> int:
         return self._do("shutdown")
 

@@ -47,7 +47,10 @@ def _sighting(number: int, seen: Seen) -> VmSighting:
         ([OFF, OFF], "off", None, ()),
         ([None, None], "gone", None, ()),
         ([RUNNING, RUNNING], "two copies", None, ()),
-        ([BY_HAND, BY_HAND], "two copies", None, ()),
+        ([BY_HAND, BY_HAND], "handed over", "h0", ()),
+        ([INCOMING, None, BY_HAND], "handed over", "h0", ()),
+        ([BY_HAND, BY_HAND, INCOMING], "two copies", None, ()),
+        ([INCOMING, ("paused", 1, True)], "two copies", None, ()),
         ([RUNNING, AHEAD], "two copies", None, ()),
         ([BEHIND, AHEAD, AHEAD], "two copies", None, ()),
         ([BEHIND, AHEAD], "split", "h0", ()),
@@ -63,6 +66,12 @@ def test_each_constellation_has_its_name(
     found = diagnose(sightings(*seen))
     assert (found.kind, found.host, found.leftovers) == (kind, host, leftovers)
     assert "h0" in found.reason or "do not have it" in found.reason
+
+
+def test_the_only_copy_may_wait_to_be_let_run_where_it_is_paused_by_order() -> None:
+    assert diagnose(sightings(BY_HAND, None)).waits
+    for seen in (RUNNING, INCOMING, ("paused", 1, True), ("paused", 5, False)):
+        assert not diagnose(sightings(seen, None)).waits
 
 
 STATES = st.tuples(

@@ -43,7 +43,7 @@ def answer(host: str, state: VmState | None, job: bool = False, reason: int = 0)
         ("running", "paused", "leftover"),
         ("blocked", "paused", "leftover"),
         ("running", "running", "two copies"),
-        ("paused", "running", "two copies"),
+        ("paused", "running", "handed over"),
         ("paused", "paused", "two copies"),
         ("shutdown", "running", "two copies"),
         (None, None, "lost"),
@@ -59,6 +59,26 @@ def test_two_answers_give_one_verdict(source: VmState | None, destination: VmSta
     assert verdict.kind == kind
     assert "a " in verdict.reason
     assert "b " in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [("running", "leftover"), ("paused", "handed over"), (None, "arrived"), ("shutoff", "arrived")],
+)
+def test_a_vm_that_stands_whole_at_its_destination(source: VmState | None, kind: str) -> None:
+    whole = answer("b", "paused", reason=1)
+    verdict = judge(answer("a", source), whole)
+    assert (verdict.kind, verdict.arrived) == (kind, True)
+    assert not verdict.worth_another_look, "nobody runs it meanwhile"
+    for other in (answer("b", "paused", job=True, reason=1), answer("b", "paused", reason=2)):
+        assert not judge(answer("a", source), other).arrived
+
+
+def test_a_vm_that_stands_still_at_its_source_alone_is_told_from_one_that_runs() -> None:
+    assert judge(answer("a", "paused"), answer("b", None)).stands
+    for source in (answer("a", "running"), answer("a", "paused", job=True), answer("a", None)):
+        assert not judge(source, answer("b", None)).stands
+    assert not judge(answer("a", "paused"), answer("b", "paused")).stands
 
 
 @pytest.mark.parametrize("destination", [None, "paused", "running"])
@@ -148,6 +168,30 @@ def test_something_may_be_removed_only_where_the_source_says_it_runs_the_vm(
         assert destination.vm is not None
         assert destination.vm.state in ("paused", "suspended")
         assert (destination.vm.state, destination.vm.reason) not in (("paused", 12), ("paused", 13))
+
+
+@given(answers, answers)
+def test_something_is_removed_at_the_source_only_beside_a_vm_that_runs_or_stands_whole(
+    source: Answer, destination: Answer
+) -> None:
+    if judge(source, destination).kind == "handed over":
+        assert isinstance(source, VmSighting)
+        assert source.vm is not None
+        assert source.vm.state in ("paused", "suspended")
+        assert not source.vm.job
+        assert isinstance(destination, VmSighting)
+        assert destination.vm is not None
+        whole = destination.vm.state in ("paused", "suspended") and destination.vm.reason == 1
+        assert whole or destination.vm.state in ("running", "blocked", "shutdown")
+
+
+@given(answers, answers)
+def test_it_is_let_run_at_its_destination_only_where_the_source_says_that_it_is_gone(
+    source: Answer, destination: Answer
+) -> None:
+    if judge(source, destination).kind == "arrived":
+        assert isinstance(source, VmSighting)
+        assert source.vm is None or source.vm.state in ("shutoff", "crashed")
 
 
 def test_moved_needs_both_hosts_word() -> None:

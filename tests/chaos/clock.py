@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 from workers.lab.errors import run
 
@@ -31,17 +32,8 @@ def preloaded(folder: Path) -> Iterator[None]:
     library = folder / "clock.so"
     if not library.exists():
         run("gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", str(library), str(_SOURCE), "-ldl")
-    ours = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(_file(folder))}
-    before = {name: os.environ.get(name) for name in ours}
-    os.environ.update(ours)
-    try:
+    with patch.dict(os.environ, {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(_file(folder))}):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def _file(folder: Path) -> Path:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from temporalio.client import WorkflowExecutionStatus
 
@@ -59,14 +60,14 @@ class Ground:
         await asyncio.to_thread(lab.down, purge=True)  # what an aborted run left
         try:
             await asyncio.to_thread(lab.up, 2, LINK)
-            os.environ.update(lab.environment)
-            async with NovaCron.connect() as nc:
-                ground = cls(lab, nc)
-                try:
-                    await ground.boot()
-                    yield ground
-                finally:
-                    ground._listening.close()
+            with patch.dict(os.environ, lab.environment):  # for the faces, as a user would set it
+                async with NovaCron.connect() as nc:
+                    ground = cls(lab, nc)
+                    try:
+                        await ground.boot()
+                        yield ground
+                    finally:
+                        ground._listening.close()
         finally:
             await asyncio.to_thread(lab.down)
 

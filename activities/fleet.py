@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 
 from temporalio import activity
 from temporalio.client import (
@@ -21,8 +20,8 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities import errors
 from activities.errors import translated
 from activities.heartbeat import wait
+from activities.on_host import OnHost
 from clouds.kvm import stop
-from clouds.kvm.connection import Connection, Session
 from models import failures, ids
 from models.fleet import (
     MAINTENANCE,
@@ -35,7 +34,7 @@ from models.fleet import (
     StopResult,
     StopVm,
 )
-from models.host import HostSettings, SiteSettings
+from models.host import SiteSettings
 from models.migration import VmRef
 
 EVACUATION = "novacron.EvacuateHost"
@@ -97,20 +96,15 @@ class FleetControlActivities:
         )
 
 
-class FleetHostActivities:
+class FleetHostActivities(OnHost):
     """Run by a host's worker."""
-
-    def __init__(self, settings: HostSettings, opener: Callable[[str], Connection] | None = None) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._opener = opener
 
     @activity.defn(name="novacron.stop_vm", no_thread_cancel_exception=True)
     @translated
     def stop_vm(self, order: StopVm) -> StopResult:
         """Shut a guest down in order, and wait for it. One that does not follow in time runs on."""
         ref = VmRef(vm=order.vm)
-        with Session(self._settings.libvirt_socket, opener=self._opener) as session:
+        with self._session() as session:
             if stop.press(session, ref):
                 return StopResult(stopped=True)
             late = errors.final(failures.REFUSED, f"{order.vm} did not shut down within {order.within:.0f} s")

@@ -21,6 +21,7 @@ from activities.folder import Folder, living
 from activities.gauges import Gauges, Watched
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
+from activities.on_host import OnHost
 from activities.signals import Signals
 from activities.standing import standing
 from activities.switching import remember_how_it_ends
@@ -46,7 +47,7 @@ from models.migration import (
 )
 
 
-class HostActivities:
+class HostActivities(OnHost):
     """Make it on the event loop of `client`: progress is signalled from threads through that loop."""
 
     def __init__(
@@ -56,12 +57,9 @@ class HostActivities:
         opener: Callable[[str], Connection] | None = None,
         fence: Fence | None = None,
     ) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._fence = fence or Fence(settings)
+        super().__init__(settings, fence, opener)
         self._client = client
         self._loop = asyncio.get_running_loop() if client is not None else None
-        self._opener = opener
         self._gauges = Gauges(settings.host)
         self._calls: dict[str, MigrateCall] = {}
         """libvirt calls this process made, by migration, so that a later attempt hears how they end."""
@@ -97,9 +95,7 @@ class HostActivities:
     @translated
     def look_for_vm(self, vm: VmRef) -> VmSighting:
         """Is the VM here, and in what state?"""
-        with self._session() as session:
-            seen = inventory.look_for(session, self._settings.host, vm)
-        return seen.model_copy(update={"token": self._fence.known(vm)})
+        return self._sighting(vm)
 
     @activity.defn(name="novacron.discard_incoming", no_thread_cancel_exception=True)
     @translated
@@ -215,9 +211,6 @@ class HostActivities:
 
     def _goes_on(self, order: MoveVm, folder: Folder) -> bool:
         return folder.path.is_dir() and not self._fence.outdated(order.vm)
-
-    def _session(self, on_open: Callable[[Connection], None] | None = None) -> Session:
-        return Session(self._settings.libvirt_socket, on_open, self._opener)
 
 
 def _report(progress: Progress, signals: Signals, watched: Watched) -> None:

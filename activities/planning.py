@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from temporalio import activity
 
@@ -11,21 +10,15 @@ from activities import errors
 from activities.errors import translated
 from activities.folder import Folder
 from activities.heartbeat import beat
+from activities.on_host import OnHost
 from clouds.kvm import dirtying, inventory, labels
 from clouds.kvm import errors as kvm
-from clouds.kvm.connection import Connection, Session
 from dwcp import probe
 from models import failures
-from models.host import HostSettings
 from models.planning import Dirtying, LabelOrder, LabelReport, LinkSpeed, MeasureDirtying, ProbeLink, Range
 
 
-class PlanningActivities:
-    def __init__(self, settings: HostSettings, opener: Callable[[str], Connection] | None = None) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._opener = opener
-
+class PlanningActivities(OnHost):
     @activity.defn(name="novacron.measure_dirtying", no_thread_cancel_exception=True)
     @translated
     def measure_dirtying(self, order: MeasureDirtying) -> Dirtying:
@@ -63,9 +56,6 @@ class PlanningActivities:
                 )
             found = labels.change(session, order.vm, order.give, order.take)
         return LabelReport(vm=order.vm.vm, host=self._settings.host, labels=found)
-
-    def _session(self) -> Session:
-        return Session(self._settings.libvirt_socket, None, self._opener)
 
 
 def link_speed(found: probe.Measured) -> LinkSpeed:

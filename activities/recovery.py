@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 
 from pydantic import ValidationError
 from temporalio import activity
 
 from activities import path
 from activities.errors import translated
-from activities.fence import Fence
 from activities.folder import Folder, living
-from clouds.kvm import disks, inventory
-from clouds.kvm.connection import Connection, Session
+from activities.on_host import OnHost
+from clouds.kvm import disks
 from clouds.kvm.errors import HostUnavailable, Refused
 from clouds.kvm.migration import Departure
 from models.datapath import DataPathConfig
-from models.host import HostSettings, VmSighting
+from models.host import VmSighting
 from models.migration import VmRef
 from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
 
@@ -33,13 +31,7 @@ CUT_AFTER = 5.0
 """How long a job may take before the data paths of the VM are closed, over which it may be waiting."""
 
 
-class RecoveryActivities:
-    def __init__(self, settings: HostSettings, fence: Fence, opener: Callable[[str], Connection] | None = None) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._fence = fence
-        self._opener = opener
-
+class RecoveryActivities(OnHost):
     @activity.defn(name="novacron.fence_vm", no_thread_cancel_exception=True)
     @translated
     def fence_vm(self, vm: VmRef) -> VmSighting:
@@ -87,11 +79,6 @@ class RecoveryActivities:
         """The host was compared with the site's records: it may take VMs."""
         return Welcomed(floor=self._fence.welcome(order.floor))
 
-    def _sighting(self, vm: VmRef) -> VmSighting:
-        with self._session() as session:
-            seen = inventory.look_for(session, self._settings.host, vm)
-        return seen.model_copy(update={"token": self._fence.known(vm)})
-
     def _path(self, migration: str) -> PathSeen:
         try:
             text = Folder.of(self._settings, migration).config.read_bytes()
@@ -105,6 +92,3 @@ class RecoveryActivities:
             if vm.uuid and seen.vm == vm.uuid:
                 logger.warning("%s: closing data path %s, so that libvirt's job can end", vm.vm, seen.migration_id)
                 path.stop(Folder.of(self._settings, seen.migration_id))
-
-    def _session(self, on_open: Callable[[Connection], None] | None = None) -> Session:
-        return Session(self._settings.libvirt_socket, on_open, self._opener)

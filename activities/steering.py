@@ -3,19 +3,16 @@ again that its move left paused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from temporalio import activity
 
 from activities import errors, wishes
 from activities.errors import translated
-from activities.fence import Fence
 from activities.folder import Folder
 from activities.heartbeat import wait
-from clouds.kvm import inventory, revival
-from clouds.kvm.connection import Connection, Session
+from activities.on_host import OnHost
+from clouds.kvm import revival
 from models import failures
-from models.host import HostSettings, VmSighting
+from models.host import VmSighting
 from models.migration import VmRef
 from models.steering import Steered, SteerMove
 
@@ -23,19 +20,12 @@ ANSWERED_WITHIN = 15.0
 """Seconds for the move step to act on a wish: some of its turns, and libvirt's answers."""
 
 
-class SteeringActivities:
-    def __init__(
-        self, settings: HostSettings, fence: Fence | None = None, opener: Callable[[str], Connection] | None = None
-    ) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._fence = fence or Fence(settings)
-        self._opener = opener
-
+class SteeringActivities(OnHost):
     @activity.defn(name="novacron.steer_move", no_thread_cancel_exception=True)
     @translated
     def steer_move(self, order: SteerMove) -> Steered:
         """Tell the move step what is wanted from now on; its answer. Asked again, it is the same wish."""
+        self._fence.check(order.vm, "steer the move")
         folder = Folder.of(self._settings, order.migration_id)
         if not folder.path.is_dir():
             raise errors.final(
@@ -55,9 +45,9 @@ class SteeringActivities:
         """Run on the source after a failed move, when the destination has answered that it has no copy: let a guest run
         again that a migration left paused here."""
         self._fence.check(vm, "let the VM run again")
-        with Session(self._settings.libvirt_socket, None, self._opener) as session:
+        with self._session() as session:
             revival.revive(session, vm)
-            return inventory.look_for(session, self._settings.host, vm)
+        return self._sighting(vm)
 
 
 def _answer(folder: Folder, number: int) -> Steered | None:

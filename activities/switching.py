@@ -3,29 +3,19 @@ what it handed over. Each proves on its own host, by libvirt and QEMU, what the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from temporalio import activity
 
 from activities.errors import translated
-from activities.fence import Fence
-from clouds.kvm import arrival, handover, inventory, parting
-from clouds.kvm.connection import Connection, Session
+from activities.on_host import OnHost
+from clouds.kvm import arrival, handover, parting
 from clouds.kvm.errors import Refused
 from models.host import HostSettings, VmSighting
 from models.migration import MoveVm, VmRef, may_switch
 
 
-class SwitchActivities:
-    def __init__(
-        self, settings: HostSettings, fence: Fence | None = None, opener: Callable[[str], Connection] | None = None
-    ) -> None:
-        """`opener` replaces libvirt's open() in tests."""
-        self._settings = settings
-        self._fence = fence or Fence(settings)
-        self._opener = opener
-
+class SwitchActivities(OnHost):
     @activity.defn(name="novacron.prove_arrival", no_thread_cancel_exception=True)
     @translated
     def prove_arrival(self, vm: VmRef) -> VmSighting:
@@ -74,14 +64,6 @@ class SwitchActivities:
         with self._session() as session:
             handover.take_back(session, vm, parting.remembered(vm.vm, _ends_paused(self._settings, vm)))
         return self._sighting(vm)
-
-    def _sighting(self, vm: VmRef) -> VmSighting:
-        with self._session() as session:
-            seen = inventory.look_for(session, self._settings.host, vm)
-        return seen.model_copy(update={"token": self._fence.known(vm)})
-
-    def _session(self) -> Session:
-        return Session(self._settings.libvirt_socket, None, self._opener)
 
 
 def remember_how_it_ends(settings: HostSettings, order: MoveVm) -> None:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from models.base import Count, MigrationId, Model
 from models.decisions import Short
-from models.migration import MigrationPolicy
+from models.migration import MigrationPolicy, VmRef
 
 
 class SteerMove(Model):
@@ -21,6 +21,8 @@ class SteerMove(Model):
     """The whole policy as it stands now."""
     held_until: Annotated[float, Field(ge=0)] = 0
     """Unix time up to which nothing is to cross the link; 0: the move goes on."""
+    vm: VmRef | None = None
+    """With the token of the operation that wants it."""
 
 
 class Steered(Model):

@@ -32,13 +32,13 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
-    planning = PlanningActivities(settings)
     fence = Fence(settings)
+    planning = PlanningActivities(settings, fence)
     host = HostActivities(settings, client, fence=fence)
     recovery = RecoveryActivities(settings, fence)
     steering = SteeringActivities(settings, fence)
     switching = SwitchActivities(settings, fence)
-    fleet = FleetHostActivities(settings)
+    fleet = FleetHostActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),

@@ -115,7 +115,9 @@ class Crossing:
     async def steer(self, policy: MigrationPolicy, held_until: float) -> Steered:
         """Tell the move step what is wanted from now on. Raises ActivityError."""
         self._wishes += 1
-        order = SteerMove(migration_id=self._id, number=self._wishes, policy=policy, held_until=held_until)
+        order = SteerMove(
+            migration_id=self._id, number=self._wishes, policy=policy, held_until=held_until, vm=self._source.owner
+        )
         return await self._source.steer(order)
 
     async def come_together(

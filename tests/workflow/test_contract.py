@@ -21,14 +21,11 @@ from activities.telling import TellActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
 from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.fake_site import (
     FakeControl,
-    FakeFleetHost,
     FakeHost,
-    FakeSteering,
-    FakeSurvivor,
-    FakeSwitch,
     activities_of,
 )
 from workers.host import build

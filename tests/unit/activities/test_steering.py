@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from temporalio.exceptions import ApplicationError
@@ -25,7 +26,7 @@ from dwcp.errors import ControlFailed
 from models.datapath import DataPathStatus
 from models.decisions import Decision
 from models.host import HostSettings
-from models.migration import MigrationPolicy, Progress
+from models.migration import MigrationPolicy, Progress, VmRef
 from models.steering import Steered, SteerMove
 from tests.unit.activities.test_move import CONNECTED, GONE, LOST, RUNNING, SWITCHING, Scene
 from tests.unit.activities.test_small_parts import SETTINGS
@@ -288,6 +289,14 @@ def test_steering_waits_for_the_move_step_and_gives_its_answer(folder: Folder) -
     step.start()
     assert ActivityEnvironment().run(host(folder).steer_move, wish(1)).answer == "the move goes on"
     step.join()
+
+
+def test_an_operation_that_is_over_steers_nothing(folder: Folder) -> None:
+    steering_of, old = host(folder), VmRef(vm="web", uuid=str(uuid4()), token=3)
+    steering_of._fence.check(old.model_copy(update={"token": 4}), "move the VM")
+    with pytest.raises(ApplicationError, match=r"owner token 3, .* has seen 4"):
+        ActivityEnvironment().run(steering_of.steer_move, wish(1).model_copy(update={"vm": old}))
+    assert wishes.wish(folder) is None
 
 
 def test_steering_a_move_whose_step_does_not_run_is_asked_again_later(

@@ -75,6 +75,7 @@ from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
+from tests.workflow.validated_once import VALIDATED_ONCE
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.migrate_vm import MigrateVm
 
@@ -441,6 +442,7 @@ class FakeSite:
                         *activities_of(SharesActivities(settings, self.client)),
                     ],
                     interceptors=[Impatience(self.dead_queues)],
+                    workflow_runner=VALIDATED_ONCE,
                 )
             )
             events = FakeEvents(self)
@@ -450,6 +452,7 @@ class FakeSite:
                     task_queue=queues.events(self.name),
                     workflows=EVENT_WORKFLOWS,
                     activities=[events.list_webhooks, events.deliver_event, events.teller_runs],
+                    workflow_runner=VALIDATED_ONCE,
                 )
             )
             for host in self.hosts.values():

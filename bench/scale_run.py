@@ -29,9 +29,9 @@ from models.base import Model
 from models.fleet import EvacuateOutcome, EvacuateRequest, FleetProgress, HostRoom, VmLoad
 from models.migration import MigrateRequest
 from novacron.client import NovaCron
-from workflows import placement
-from workflows.evacuate_host import EvacuateHost
-from workflows.migrate_vm import MigrateVm
+from workflows.fleet import placement
+from workflows.fleet.evacuate_host import EvacuateHost
+from workflows.move.migrate_vm import MigrateVm
 
 SITE = "sim"
 LOOK_EVERY = 15.0

@@ -38,12 +38,13 @@ from models.host import InventoryRequest, SiteReport, VmReport
 from models.migration import MigrateRequest, MigrationOutcome, MigrationPolicy, Progress
 from models.planning import LabelReport, Plan, PlanRequest
 from novacron import connection, errors, watch
-from workflows import convoy, request
+from workflows import request
 from workflows import search_attributes as sa
-from workflows.inventory import Inventory
-from workflows.label_vm import LabelVm
-from workflows.migrate_vm import MigrateVm
-from workflows.plan_move import PlanMove
+from workflows.fleet import convoy
+from workflows.move.migrate_vm import MigrateVm
+from workflows.plan.label_vm import LabelVm
+from workflows.plan.plan_move import PlanMove
+from workflows.site.inventory import Inventory
 
 Watcher = Callable[[Progress], None]
 _NAME: TypeAdapter[str] = TypeAdapter(Name)

@@ -43,8 +43,8 @@ from models.fleet import (
 from models.migration import MigrationPolicy
 from novacron import connection
 from novacron.client import NovaCron, check_name, initiator, our_errors
-from workflows import convoy
 from workflows import search_attributes as sa
+from workflows.fleet import convoy
 
 Outcome = TypeVar("Outcome", bound=Model)
 _EVERY = 1.0

@@ -28,9 +28,9 @@ from models.lease import Lease
 from models.recovery import ReconcileReport, ReconcileRequest, RecoverReport, RecoverRequest
 from novacron import connection, errors
 from novacron.client import NovaCron, check_name, initiator, our_errors
-from workflows.owners import Owners
-from workflows.reconcile import Reconcile
-from workflows.recover_vm import RecoverVm
+from workflows.recovery.reconcile import Reconcile
+from workflows.recovery.recover_vm import RecoverVm
+from workflows.site.owners import Owners
 
 CATCH_UP = timedelta(minutes=1)
 """A reconciliation that was missed by more, while Temporal was down, is left out: the next one sees the same."""

@@ -25,8 +25,8 @@ from models import ids, queues
 from models.schedule import Overlap, PlannedJob, ScheduleReport, ScheduleRequest
 from novacron import connection, errors
 from novacron.client import NovaCron, check_name, initiator, our_errors
-from workflows import planned
-from workflows.planned import Planned
+from workflows.fleet import planned
+from workflows.fleet.planned import Planned
 
 _OVERLAPS: dict[Overlap, ScheduleOverlapPolicy] = {
     "skip": ScheduleOverlapPolicy.SKIP,

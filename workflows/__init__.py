@@ -1,19 +1,19 @@
 """Floor 3: durable, deterministic decisions. No I/O; a workflow file reads like the story of the operation."""
 
-from workflows.bandwidth import Bandwidth
-from workflows.deliver_events import DeliverEvents
-from workflows.evacuate_host import EvacuateHost
-from workflows.inventory import Inventory
-from workflows.label_vm import LabelVm
-from workflows.migrate_vm import MigrateVm
-from workflows.move_many import MoveMany
-from workflows.owners import Owners
-from workflows.plan_move import PlanMove
-from workflows.planned import Planned
-from workflows.rebalance import Rebalance
-from workflows.reconcile import Reconcile
-from workflows.recover_vm import RecoverVm
-from workflows.survey import SurveySite
+from workflows.events.deliver_events import DeliverEvents
+from workflows.fleet.evacuate_host import EvacuateHost
+from workflows.fleet.move_many import MoveMany
+from workflows.fleet.planned import Planned
+from workflows.fleet.rebalance import Rebalance
+from workflows.move.migrate_vm import MigrateVm
+from workflows.plan.label_vm import LabelVm
+from workflows.plan.plan_move import PlanMove
+from workflows.recovery.reconcile import Reconcile
+from workflows.recovery.recover_vm import RecoverVm
+from workflows.sharing.bandwidth import Bandwidth
+from workflows.site.inventory import Inventory
+from workflows.site.owners import Owners
+from workflows.site.survey import SurveySite
 
 WORKFLOWS: list[type] = [
     *(MigrateVm, PlanMove, LabelVm, Inventory, Owners, RecoverVm, Reconcile),

@@ -12,7 +12,7 @@ from novacron.client import Migration, NovaCron, wish, workflow_id
 from novacron.commands.base import Face, as_json
 from novacron.commands.plan import show_plan
 from novacron.commands.policy import policy_of, policy_options
-from workflows import steering
+from workflows.move import steering
 
 
 @click.command()

@@ -12,7 +12,7 @@ from novacron import show, story
 from novacron.client import Migration, NovaCron, workflow_id
 from novacron.commands.base import Face, as_json
 from novacron.errors import InvalidInput
-from workflows import steering
+from workflows.move import steering
 
 
 @click.command()

@@ -23,7 +23,7 @@ from models.disks import DiskImage
 from tests.replay import scenarios
 from tests.workflow.fake_site import VM, FakeSite, Move, Step, outcome, reached, temporal_binary, vm
 from workflows import search_attributes
-from workflows.migrate_vm import MigrateVm
+from workflows.move.migrate_vm import MigrateVm
 from workflows.plugin import plugin
 
 HISTORIES = Path(__file__).parent / "histories"

@@ -13,17 +13,17 @@ from models.host import DiskReport
 from models.lease import Lease
 from models.migration import OpenPath, VmRef
 from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, vm
-from workflows.deliver_events import DeliverEvents
-from workflows.evacuate_host import EvacuateHost
-from workflows.inventory import Inventory
-from workflows.label_vm import LabelVm
-from workflows.move_many import MoveMany
-from workflows.owners import Owners
-from workflows.plan_move import PlanMove
-from workflows.planned import Planned
-from workflows.rebalance import Rebalance
-from workflows.reconcile import Reconcile
-from workflows.recover_vm import RecoverVm
+from workflows.events.deliver_events import DeliverEvents
+from workflows.fleet.evacuate_host import EvacuateHost
+from workflows.fleet.move_many import MoveMany
+from workflows.fleet.planned import Planned
+from workflows.fleet.rebalance import Rebalance
+from workflows.plan.label_vm import LabelVm
+from workflows.plan.plan_move import PlanMove
+from workflows.recovery.reconcile import Reconcile
+from workflows.recovery.recover_vm import RecoverVm
+from workflows.site.inventory import Inventory
+from workflows.site.owners import Owners
 
 Run = WorkflowHandle[Any, Any]
 

@@ -77,7 +77,7 @@ from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.validated_once import VALIDATED_ONCE
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
-from workflows.migrate_vm import MigrateVm
+from workflows.move.migrate_vm import MigrateVm
 
 Move = WorkflowHandle[MigrateVm, MigrationOutcome]
 

@@ -9,7 +9,7 @@ import pytest
 from models import ids
 from models.shares import Capacities, HostCapacity, SharesState
 from tests.workflow.fake_site import FakeSite, Step, outcome, reached, vm
-from workflows.bandwidth import Bandwidth, in_bytes
+from workflows.sharing.bandwidth import Bandwidth, in_bytes
 
 pytestmark = pytest.mark.temporal
 

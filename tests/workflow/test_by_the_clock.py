@@ -15,8 +15,8 @@ from novacron.client import NovaCron
 from novacron.errors import InvalidInput
 from novacron.schedules import Schedules
 from tests.workflow.fake_site import VM, FakeSite, reached, vm
-from workflows.planned import Planned
-from workflows.rebalance import Rebalance
+from workflows.fleet.planned import Planned
+from workflows.fleet.rebalance import Rebalance
 
 pytestmark = pytest.mark.temporal
 

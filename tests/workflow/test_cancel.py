@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, Ca
 
 from models.migration import Progress
 from tests.workflow.fake_site import VM, FakeSite, Step, failure, outcome, reached
-from workflows.migrate_vm import MigrateVm
+from workflows.move.migrate_vm import MigrateVm
 
 pytestmark = pytest.mark.temporal
 

@@ -13,8 +13,8 @@ from models import ids
 from models.fleet import EvacuateOutcome, FleetProgress, Slots
 from models.host import Finding
 from tests.workflow.fake_site import VM, FakeSite, Step, failure, reached, vm
-from workflows.evacuate_host import EvacuateHost
-from workflows.plan_move import PlanMove
+from workflows.fleet.evacuate_host import EvacuateHost
+from workflows.plan.plan_move import PlanMove
 
 pytestmark = pytest.mark.temporal
 

@@ -13,9 +13,9 @@ from models import ids, queues
 from models.events import CloudEvent, Deliveries, EventBatch, HostDrained, Teller
 from models.fleet import EvacuateOutcome
 from tests.workflow.fake_site import VM, FakeSite, Move, failure, outcome, reached, vm
-from workflows.deliver_events import DeliverEvents
-from workflows.evacuate_host import EvacuateHost
-from workflows.migrate_vm import MigrateVm
+from workflows.events.deliver_events import DeliverEvents
+from workflows.fleet.evacuate_host import EvacuateHost
+from workflows.move.migrate_vm import MigrateVm
 
 pytestmark = pytest.mark.temporal
 

@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 from novacron.client import NovaCron
 from tests.workflow.fake_site import FakeSite, vm
-from workflows.inventory import MOST_BYTES, Inventory
+from workflows.site.inventory import MOST_BYTES, Inventory
 
 pytestmark = pytest.mark.temporal
 

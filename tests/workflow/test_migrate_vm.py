@@ -9,8 +9,8 @@ from models.host import Finding
 from models.migration import Progress
 from tests.workflow.fake_site import VM, FakeSite, outcome, reached, vm
 from workflows import search_attributes as sa
-from workflows.inventory import Inventory
-from workflows.migrate_vm import MigrateVm
+from workflows.move.migrate_vm import MigrateVm
+from workflows.site.inventory import Inventory
 
 pytestmark = pytest.mark.temporal
 

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from models import ids
 from models.fleet import FleetPlan, MoveManyOutcome
 from tests.workflow.fake_site import VM, FakeSite, failure, reached, vm
-from workflows.move_many import MoveMany
+from workflows.fleet.move_many import MoveMany
 
 pytestmark = pytest.mark.temporal
 

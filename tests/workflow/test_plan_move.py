@@ -15,8 +15,8 @@ from models.migration import MigrationPolicy, Window
 from models.planning import Dirtying, LinkSpeed, Plan, Range
 from tests.workflow.fake_site import MIB, VM, FakeSite, vm
 from tests.workflow.test_client import novacron
-from workflows.label_vm import LabelVm
-from workflows.plan_move import PlanMove
+from workflows.plan.label_vm import LabelVm
+from workflows.plan.plan_move import PlanMove
 
 pytestmark = pytest.mark.temporal
 

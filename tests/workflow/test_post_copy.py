@@ -8,8 +8,8 @@ from temporalio.exceptions import ApplicationError
 
 from models.host import VmReport
 from tests.workflow.fake_site import VM, FakeSite, failure, outcome, reached, vm
-from workflows import deadlines
-from workflows.migrate_vm import MigrateVm
+from workflows.calls import deadlines
+from workflows.move.migrate_vm import MigrateVm
 
 pytestmark = pytest.mark.temporal
 

@@ -9,7 +9,7 @@ import pytest
 from models.lease import Lease
 from models.recovery import ReconcileReport
 from tests.workflow.fake_site import UUID, VM, FakeSite, reached, vm
-from workflows.reconcile import Reconcile
+from workflows.recovery.reconcile import Reconcile
 
 pytestmark = pytest.mark.temporal
 

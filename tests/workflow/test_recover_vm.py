@@ -14,7 +14,7 @@ from models.lease import Lease
 from models.migration import OpenPath, VmRef
 from models.recovery import RecoverReport
 from tests.workflow.fake_site import UUID, VM, FakeSite, reached, vm
-from workflows.recover_vm import RecoverVm
+from workflows.recovery.recover_vm import RecoverVm
 
 pytestmark = pytest.mark.temporal
 

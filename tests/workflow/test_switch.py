@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from models.lease import Lease
 from models.recovery import RecoverReport
 from tests.workflow.fake_site import UUID, VM, FakeSite, vm
-from workflows.recover_vm import RecoverVm
+from workflows.recovery.recover_vm import RecoverVm
 
 pytestmark = pytest.mark.temporal
 

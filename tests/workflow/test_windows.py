@@ -14,7 +14,7 @@ from models.host import Finding
 from tests.workflow.fake_site import VM, FakeSite, Move, failure, outcome
 from tests.workflow.test_plan_move import never_now
 from workflows import search_attributes as sa
-from workflows.migrate_vm import MigrateVm
+from workflows.move.migrate_vm import MigrateVm
 
 pytestmark = pytest.mark.temporal
 

@@ -1,7 +1,7 @@
 """The sandbox that workflows run in, with each workflow validated once per test session, not once per worker.
 
-Validation loads all of workflows/ anew for every workflow a worker serves: half a second and more for each test's worker.
-The runs themselves are sandboxed as in production.
+Validation loads all of workflows/ anew for every workflow a worker serves: half a second and more for each worker of
+a test. The runs themselves are sandboxed as in production.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.fleet import HostRoom, VmLoad
-from workflows import balance
-from workflows.placement import used
+from workflows.fleet import balance
+from workflows.fleet.placement import used
 
 TOTAL = 10_000
 

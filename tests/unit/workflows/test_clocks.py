@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.host import HostStanding
-from workflows.clocks import APART, Ahead, ahead, compare
+from workflows.plan.clocks import APART, Ahead, ahead, compare
 
 
 def host(name: str, ahead_by: float | None, waited: float = 0.1) -> Ahead | None:

@@ -6,7 +6,8 @@ import pytest
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 from models.migration import MigrationPolicy
-from workflows import deadlines, errors
+from workflows import errors
+from workflows.calls import deadlines
 
 POLICY = MigrationPolicy(finish_within=3600, resume_within=60)
 TABLE: dict[str, ActivityConfig] = {

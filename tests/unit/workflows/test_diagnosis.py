@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.host import VmReport, VmSighting, VmState
-from workflows.diagnosis import diagnose
+from workflows.recovery.diagnosis import diagnose
 
 UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 Seen = tuple[VmState, int, bool] | None

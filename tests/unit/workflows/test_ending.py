@@ -8,7 +8,9 @@ import pytest
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory, TimeoutError, TimeoutType
 
 from models.host import VmReport, VmSighting
-from workflows import ending, errors, verdict
+from workflows import errors
+from workflows.move import ending
+from workflows.site import verdict
 
 HAS = VmReport(name="counter", uuid="5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01", state="running", memory_mib=1, vcpus=1)
 HERE, NOT_HERE = VmSighting(host="a", present=True, vm=HAS), VmSighting(host="a", present=False)

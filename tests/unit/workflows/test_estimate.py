@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models.migration import MigrationPolicy
 from models.planning import Range, Strategy
-from workflows.estimate import MIB, Figures, chosen, strategies
+from workflows.plan.estimate import MIB, Figures, chosen, strategies
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 GIB = 1024 * MIB

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from models.datapath import DataPathStatus, FlowStatus
-from workflows.evidence import Evidence, compare, join
+from workflows.move.evidence import Evidence, compare, join
 
 
 def end(role: Literal["source", "destination"], *flows: FlowStatus, **counters: Any) -> DataPathStatus:

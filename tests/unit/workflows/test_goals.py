@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from models.decisions import Decision
 from models.migration import MigrationPolicy
-from workflows.goals import End, judge
+from workflows.move.goals import End, judge
 
 AT = datetime(2030, 1, 1, 4, 0, tzinfo=UTC)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.fleet import HostRoom, VmLoad
-from workflows import placement
+from workflows.fleet import placement
 
 
 def room(name: str, free: int, total: int = 4096) -> HostRoom:

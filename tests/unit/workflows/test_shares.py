@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.shares import Capacities, HostCapacity, LinkCapacity, Member
-from workflows.shares import allocate, weight
+from workflows.sharing.shares import allocate, weight
 
 HOSTS = ["h0", "h1", "h2", "h3"]
 NEAR = 1e-6

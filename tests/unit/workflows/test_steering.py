@@ -1,4 +1,4 @@
-"""Every update in every phase: the table of workflows/steering.py, row by row, and the words of each refusal."""
+"""Every update in every phase: the table of workflows/move/steering.py, row by row, and the words of each refusal."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from temporalio.exceptions import ApplicationError
 
 from models.migration import MigrationPolicy, Phase
-from workflows import steering
-from workflows.steering import Standing
+from workflows.move import steering
+from workflows.move.steering import Standing
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 HYBRID = MigrationPolicy(mode="hybrid")

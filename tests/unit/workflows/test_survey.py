@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.fleet import SurveyRequest
-from workflows.survey import draw
+from workflows.site.survey import draw
 
 HOSTS = [f"h{number:03}" for number in range(100)]
 

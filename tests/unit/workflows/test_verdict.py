@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.host import VmReport, VmSighting, VmState
-from workflows.verdict import Answer, Silence, judge
+from workflows.site.verdict import Answer, Silence, judge
 
 UUID = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01"
 STATES: tuple[VmState, ...] = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from models.host import HostReport, SiteReport, VmReport, VmState
 from models.lease import Lease
 from models.recovery import DeadRun
-from workflows.suspicion import suspects
-from workflows.welcome import objection
+from workflows.recovery.suspicion import suspects
+from workflows.site.welcome import objection
 
 WEB, DB = "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a01", "5b1c6b0e-6f5e-4c53-9f0e-5d0a7b6f9a02"
 NAMES = {WEB: "web", DB: "db"}

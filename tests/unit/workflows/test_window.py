@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.fleet import HostRoom, Slots, VmLoad
-from workflows.window import Task, Window
+from workflows.fleet.window import Task, Window
 
 HOSTS = ["h0", "h1", "h2", "h3"]
 

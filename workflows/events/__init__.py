@@ -1,0 +1,1 @@
+"""What workflows tell the world, and how it is delivered."""

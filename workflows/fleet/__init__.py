@@ -1,0 +1,1 @@
+"""Many VMs: evacuation, bulk moves, rebalancing, and what schedules start."""

@@ -1,0 +1,1 @@
+"""Before a move: what would hold it back, what it would cost, and how it would go."""

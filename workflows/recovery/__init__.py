@@ -1,0 +1,1 @@
+"""After something went wrong: what is certain about the VM, and what may be repaired."""

@@ -3,7 +3,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=NOVACRON_LAB,NOVACR
 BIN := .venv/bin
 ARGS ?=
 SECONDS ?=
-TWO := -n 2 --dist loadgroup
+TWO := -n 2
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean

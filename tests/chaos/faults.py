@@ -144,7 +144,8 @@ class DiskFull(Fault):
         folder = self._folder(meeting.ground, host)
         inside = meeting.ground.inside(host, folder)
         inside.mkdir(parents=True, exist_ok=True)
-        mount = ("mount", "-t", "tmpfs", "-o", "size=16m", "chaos", folder)
+        # Emptied again, it has to pass the check for room before a move
+        mount = ("mount", "-t", "tmpfs", "-o", "size=24m", "chaos", folder)
         await asyncio.to_thread(_in_mounts, meeting.ground, host, *mount)
         self._mounted = host, folder
         if self._at_start:

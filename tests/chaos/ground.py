@@ -39,6 +39,7 @@ LEASES = "leases.db"
 LIBVIRT_PORT = 16509
 GONE_WITHIN = 8.0
 """Seconds that what is ending anyway may take to be gone."""
+_POST_COPY_FAILED = 11  # VIR_DOMAIN_RUNNING_POSTCOPY_FAILED
 
 
 class Ground:
@@ -106,8 +107,10 @@ class Ground:
         return tuple(host.name for host in self.hosts if GUEST in host.qemu())
 
     def running_on(self) -> tuple[str, ...]:
-        """Hosts whose libvirt says that the guest runs. LabError when a libvirtd does not answer."""
-        return tuple(name for name in HOSTS if self.domains(name).get(GUEST, ("", 0))[0] == "running")
+        """Hosts whose libvirt says that the guest runs, and not as half of a VM whose other half is gone. LabError when
+        a libvirtd does not answer."""
+        found = {name: self.domains(name).get(GUEST, ("", 0)) for name in HOSTS}
+        return tuple(name for name, (state, why) in found.items() if state == "running" and why != _POST_COPY_FAILED)
 
     def domains(self, host: str) -> dict[str, tuple[str, int]]:
         """Every domain the host's libvirt knows: its state and libvirt's reason."""

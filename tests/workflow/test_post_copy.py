@@ -95,10 +95,11 @@ async def test_a_post_copy_that_cannot_be_gone_on_with_is_told_and_both_halves_a
     assert "discard_incoming" not in str(site.journal)
 
 
+@pytest.mark.parametrize("job", [True, False])
 @pytest.mark.parametrize("gone", ["host-a", "host-b"])
-async def test_a_vm_that_lost_a_half_is_told_and_the_other_is_kept(site: FakeSite, gone: str) -> None:
+async def test_a_vm_that_lost_a_half_is_told_and_the_other_is_kept(site: FakeSite, gone: str, job: bool) -> None:
     def tear() -> None:
-        site.split(*BROKE_OFF)
+        site.split(*(half.model_copy(update={"job": job}) for half in BROKE_OFF))
         site.hosts[gone].vms.clear()
 
     site.at(site.source, "move_vm", change=tear, error=broken())
@@ -107,6 +108,8 @@ async def test_a_vm_that_lost_a_half_is_told_and_the_other_is_kept(site: FakeSit
     assert error.type == "Ambiguous"
     assert "post-copy lost one half" in error.message
     assert "discard_incoming" not in str(site.journal)
+    assert len(site.runs_on()) == 1
+    assert site.left_open() == []
 
 
 @pytest.mark.parametrize("halves", [BROKE_OFF, GOES_ON])

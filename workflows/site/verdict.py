@@ -63,7 +63,8 @@ class Verdict:
     """What each host answered, and what follows from it."""
     switching: bool = False
     """The source may be waiting to hear whether the destination has started the VM: it is paused with a job, or silent.
-    If it lost the data path now, libvirt would resume the VM there, whatever the destination did."""
+    If it lost the data path now, libvirt would resume the VM there, whatever the destination did. Not one torn in
+    post-copy: its half is never resumed, and there is nobody left to hear from."""
     stands: bool = False
     """It is on the source only, paused and with no job."""
     arrived: bool = False
@@ -124,7 +125,8 @@ def judge(source: Answer, destination: Answer) -> Verdict:
     broken = tuple(each.host for each in (source, destination) if kind == "split" and _broken_off(each))
     whole = isinstance(destination, VmSighting) and stands_whole(destination)
     stands = kind == "stayed" and isinstance(source, VmSighting) and presence(source) == "paused"
-    return Verdict(kind, reason, isinstance(source, Silence) or _waits(source), stands, whole, broken)
+    switching = isinstance(source, Silence) or (_waits(source) and kind != "torn")
+    return Verdict(kind, reason, switching, stands, whole, broken)
 
 
 def stands_whole(answer: VmSighting) -> bool:

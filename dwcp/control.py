@@ -36,6 +36,7 @@ MAX_REQUEST: Final = 4096
 MAX_ANSWER: Final = 1 << 20
 ANSWER_SECONDS: Final = 5.0
 _POLL: Final = 0.02
+_ASKED_SECONDS: Final = 1.0
 
 Request = dict[str, object]
 Handler = Callable[[Request], DataPathStatus]
@@ -99,14 +100,21 @@ def _read_line(sock: socket.socket, limit: int) -> bytes:
 
 
 def lock_config(config: Path) -> int:
-    """The lock that says "running", held until the process ends. Raises StartFailed if another holds it."""
+    """The lock that says "running", held until the process ends. Raises StartFailed if another holds it.
+
+    Whoever asks `is_running` holds it too, for a moment: only one that is held longer is that of a data path.
+    """
     handle = os.open(config, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise StartFailed(f"a data path runs on {config} already; stop it first, or use it") from error
-    return handle
+    deadline = time.monotonic() + _ASKED_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                os.close(handle)
+                raise StartFailed(f"a data path runs on {config} already; stop it first, or use it") from error
+        time.sleep(_POLL)
 
 
 def is_running(folder: Path | str) -> bool:

@@ -38,7 +38,7 @@ class HostSettings(Model):
     """The migration network may be used without TLS when a policy asks for it."""
     store: StoreSettings = StoreSettings()
     slots: Annotated[int, Field(ge=1, le=64)] = 8
-    """Activities that may run at once on this host."""
+    """Moves that may leave this host at once. All other steps have slots of their own."""
     memory_reserve_mib: Count = 256
     """Memory that incoming VMs must leave free."""
 

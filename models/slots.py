@@ -8,6 +8,8 @@ from pydantic import AwareDatetime, Field
 
 from models.base import Count, Model, Name
 
+WAKE = "novacron.slot"
+"""Signal to a move that waits: ask again."""
 MOST_LINES = 2000
 """Moves that the keeper of the slots knows of at once; more wait without a place in its line."""
 

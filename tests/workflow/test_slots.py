@@ -17,6 +17,8 @@ from activities.slots import SlotActivities
 from models import ids
 from models.migration import Progress
 from models.slots import GiveBack, HostSlots, SlotLimits, SlotLine, SlotsState, SlotWish
+from novacron import NovaCron
+from novacron.slots import slots
 from tests.workflow.fake_site import VM, FakeSite, Move, Step, failure, outcome, reached, vm
 from workflows.fleet.move_many import MoveMany
 from workflows.move.migrate_vm import MigrateVm
@@ -90,14 +92,19 @@ async def test_a_move_alone_takes_its_slot_and_gives_it_back(site: FakeSite) -> 
     site.slots = ONE_INTO_EACH
     step = hold(site)
     async with site.working():
+        nova = NovaCron(site.client, site.name)
+        assert (await slots(nova)).lines == ()
         move = await site.start()
         await reached(step)
         assert await lines(site) == {VM: True}
+        (line,) = (await slots(nova)).lines
+        assert (line.wish.source, line.wish.to, line.held) == ("host-a", "host-b", True)
         let_go(step)
         result = await outcome(move)
         assert await lines(site) == {}
         async with asyncio.timeout(30):
             await keeper(site).result()  # with nobody left to serve it ends
+        assert (await slots(nova)).lines == ()
     assert "waiting" not in [mark.phase for mark in result.marks]
 
 
@@ -314,6 +321,23 @@ async def test_limits_set_while_moves_run_count_those_too(site: FakeSite) -> Non
         assert (await failure(second)).type == "Cancelled"
         let_go(step)
         await first.terminate()
+
+
+@pytest.mark.usefixtures("real_time")
+async def test_a_move_that_was_terminated_while_it_waited_holds_up_nobody(site: FakeSite) -> None:
+    site.slots = ONE_INTO_EACH
+    step = hold(site)
+    async with site.working():
+        first = await start(site, "first")
+        await reached(step)
+        second, third = await start(site, "second", priority=1), await start(site, "third")
+        await waiting(second)
+        await waiting(third)
+        await second.terminate()
+        let_go(step)
+        await outcome(first)
+        async with asyncio.timeout(20):  # long before the keeper looks who has ended
+            await outcome(third)
 
 
 async def test_a_move_that_was_terminated_frees_its_slot(site: FakeSite, temporal: WorkflowEnvironment) -> None:

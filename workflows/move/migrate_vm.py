@@ -18,7 +18,7 @@ from temporalio.exceptions import FailureError
 
 from models import failures
 from models.migration import MigrationOutcome, MoveResult, Phase
-from models.slots import SlotWish
+from models.slots import WAKE, SlotWish
 from workflows import errors, request
 from workflows.calls.site import Host
 from workflows.lasting import to_the_end
@@ -190,7 +190,7 @@ class MigrateVm(Steered):
     def _waits(self) -> None:
         steering.may_start_now(self._standing(), self._outset.slot.waits)
 
-    @workflow.signal(name="novacron.slot", description="A slot may be free; not for people")
+    @workflow.signal(name=WAKE, description="A slot may be free; not for people")
     def slot_free(self) -> None:
         self._outset.slot.called()
 

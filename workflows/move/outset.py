@@ -17,6 +17,7 @@ from models import failures, goals
 from models.migration import MigrateRequest
 from models.slots import SlotWish
 from workflows import details, errors
+from workflows.move import figures
 from workflows.move.chronicle import Chronicle
 from workflows.plan import preflight
 from workflows.sharing.joining import Sharing
@@ -80,8 +81,10 @@ class Outset:
             changed = policy.model_copy(update=dict(self._changes))
             return asked + timedelta(seconds=goals.seconds_left(changed, asked))
 
+        if self.slot.has(wish):
+            return False
         try:
-            return await self.slot.take(site, wish, until, self._tell)
+            waited = await self.slot.take(site, wish, until, self._tell)
         except TooLate as error:
             raise errors.final(
                 failures.REFUSED,
@@ -89,6 +92,8 @@ class Outset:
                 f"time that its policy gives it (finish_within, finish_by): {error}. Nothing was started. Give it more "
                 f"time, start it later, or raise that limit in the site's settings (slots)",
             ) from None
+        figures.had_its_slot((workflow.now() - asked).total_seconds() if waited else 0.0)
+        return waited
 
     def _tell(self, why: str) -> None:
         if self._chronicle.progress.phase != "waiting":

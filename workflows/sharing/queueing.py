@@ -45,6 +45,9 @@ class Slot:
         held = self._held or self._asking
         return self._wish.model_copy(update={"held": held}) if self._wish else None
 
+    def has(self, wish: SlotWish) -> bool:
+        return self._held and self._wish == wish
+
     def called(self) -> None:
         self._called = True
 
@@ -55,8 +58,6 @@ class Slot:
     async def take(self, site: str, wish: SlotWish, until: Callable[[], datetime], tell: Callable[[str], None]) -> bool:
         """Returns with a slot of everything on the way; True: it had to be waited for. `until` may change meanwhile.
         Raises TooLate."""
-        if self._held and self._wish == wish:
-            return False
         self._site, self._wish, self._held = site, wish, False
         for pause in chain(_ASK_AGAIN, repeat(_ASK_AGAIN[-1])):
             self._called = False

@@ -23,15 +23,13 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, FailureError
 
 from models import queues
-from models.slots import MOST_LINES, GiveBack, SlotAnswer, SlotLimits, SlotLine, SlotsState, SlotWish
+from models.slots import MOST_LINES, WAKE, GiveBack, SlotAnswer, SlotLimits, SlotLine, SlotsState, SlotWish
 from workflows import details, errors
 from workflows.calls.fleet import FleetControl
 from workflows.calls.site import Control
 from workflows.calls.slots import SlotKeeper
 from workflows.sharing import slots
 
-WAKE = "novacron.slot"
-"""Signal to a move: ask again."""
 _LOOK_EVERY = 60.0
 """Seconds between looks for moves that ended without a word, and for other settings."""
 _COUNT_AGAIN = 5.0

@@ -97,6 +97,25 @@ def links_of(limits: SlotLimits) -> dict[frozenset[str], int]:
     return found
 
 
+@dataclass(frozen=True)
+class Use:
+    """How far a bound is used."""
+
+    place: Place
+    used: int
+    waiting: int
+
+
+def usage(lines: Sequence[SlotLine], limits: SlotLimits) -> list[Use]:
+    """Of all that is bounded on anybody's way, the fullest first."""
+    links, found = links_of(limits), dict[str, Use]()
+    for line in lines:
+        for place in places(line.wish, limits, links):
+            use = found.get(place.name, Use(place, 0, 0))
+            found[place.name] = Use(place, use.used + line.held, use.waiting + (not line.held))
+    return sorted(found.values(), key=lambda use: (-use.used / use.place.limit, use.place.name))
+
+
 class _Round:
     """One look at everybody, in order. What begins is counted at once."""
 

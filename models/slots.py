@@ -74,6 +74,8 @@ class SlotWish(Model):
     """When it asked first."""
     held: bool = False
     """It moves, or may: it is counted, whatever the limits say."""
+    asking: bool = False
+    """Its answer is on its way, so it may begin any moment, or not."""
 
 
 class SlotLine(Model):

@@ -163,6 +163,21 @@ async def test_a_move_that_waits_says_for_what_and_the_higher_priority_goes_firs
     assert len(checked) == 5, "who has waited is checked anew"
 
 
+async def test_moves_of_an_operation_carry_its_priority_and_their_tenant_into_temporals_own_queues(
+    site: FakeSite,
+) -> None:
+    site.source.vms = {"web": vm(name="web", labels={"tenant": "red"})}
+    async with site.working():
+        wish = {"vms": ["web"], "to": "host-b", "policy": {"priority": 2}}
+        run = await site.client.start_workflow(
+            MoveMany.run, wish, id=ids.move_many(site.name, "one"), task_queue=site.queue
+        )
+        assert (await run.result()).moved == 1
+        history = await site.client.get_workflow_handle(ids.migrate_vm(site.name, "web")).fetch_history()
+    begun = history.events[0].workflow_execution_started_event_attributes.priority
+    assert (begun.priority_key, begun.fairness_key) == (2, "red")
+
+
 @pytest.mark.usefixtures("real_time")
 async def test_a_tenant_has_its_own_bound(site: FakeSite) -> None:
     site.slots = SlotLimits(each_tenant=1)

@@ -40,10 +40,12 @@ class Slot:
         return self._wish.since if self._wish else None
 
     def wish(self) -> SlotWish | None:
-        """For a keeper that counts. An answer may be on its way, so who is asking counts as moving; asked the next
-        time, the move says otherwise."""
+        """For a keeper that counts; None: it neither holds a slot nor waits for one. An answer may be on its way, so
+        who is asking counts as moving, until it asks again."""
+        if self._wish is None or not (self._site or self._held):
+            return None
         held = self._held or self._asking
-        return self._wish.model_copy(update={"held": held}) if self._wish else None
+        return self._wish.model_copy(update={"held": held, "asking": self._asking})
 
     def has(self, wish: SlotWish) -> bool:
         return self._held and self._wish == wish

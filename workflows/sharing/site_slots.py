@@ -125,6 +125,8 @@ class SiteSlots:
         for wish in found:
             if wish.workflow_id not in self._lines and len(self._lines) < MOST_LINES:
                 self._lines[wish.workflow_id] = SlotLine(wish=wish, held=wish.held, found=True)
+                if wish.asking:  # the answer on its way may be no: it is to ask again
+                    self._wake(wish)
         self._counted = self._changed = True
         return True
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from models.host import SiteSettings
 from models.slots import HostSlots, LinkSlots, SlotLimits, SlotLine, SlotWish
 from workflows.sharing import slots
+from workflows.sharing.queueing import Slot
 from workflows.sharing.slots import PATIENCE, STEP, admit
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -278,6 +279,16 @@ def test_a_limit_on_a_host_that_the_site_does_not_have_is_an_error_that_names_it
     for strange in ({"hosts": {"host-x": {"into": 1}}}, {"links": [{"a": "host-a", "b": "host-x", "moves": 1}]}):
         with pytest.raises(ValidationError, match="slots: 'host-x' is not a host of the site"):
             SiteSettings.model_validate({"site": "lab", "hosts": ["host-a", "host-b"], "slots": strange})
+
+
+async def test_a_move_tells_a_keeper_that_counts_only_of_what_it_holds_or_waits_for() -> None:
+    slot, wish = Slot(), line("one").wish
+    assert slot.wish() is None
+    slot.moves_anyway(wish)
+    assert slot.wish() == wish.model_copy(update={"held": True})
+    await slot.give_back()
+    assert slot.wish() is None, "it waits for a window, say: a slot kept for it would stand idle"
+    assert slot.since == wish.since, "when it asks again it has not lost its age"
 
 
 def test_a_link_that_is_named_twice_has_the_smaller_bound() -> None:

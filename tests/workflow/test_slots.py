@@ -308,6 +308,27 @@ async def test_a_terminated_keeper_is_started_again_and_knows_who_moves_and_who_
 
 
 @pytest.mark.usefixtures("real_time")
+async def test_a_keeper_that_is_terminated_whenever_a_move_begins_still_lets_all_move_one_by_one(
+    site: FakeSite,
+) -> None:
+    site.slots = ONE_INTO_EACH
+    seen: list[int] = []
+    ends: list[asyncio.Task[None]] = []
+
+    def terminate() -> None:
+        seen.append(len(site.destination.paths))
+        ends.append(asyncio.create_task(keeper(site).terminate()))
+
+    site.at(site.source, "move_vm", change=terminate)
+    async with site.working():
+        moves = [await start(site, f"vm-{number}") for number in range(5)]
+        for move in moves:
+            await outcome(move)
+        await asyncio.gather(*ends)
+    assert seen == [1] * 5
+
+
+@pytest.mark.usefixtures("real_time")
 async def test_a_keeper_that_was_lost_is_started_by_a_move_that_ends(site: FakeSite) -> None:
     site.slots = ONE_INTO_EACH
     step = hold(site)

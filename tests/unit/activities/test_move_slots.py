@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from temporalio.exceptions import ApplicationError
 
-from activities.move_slots import AGAIN_AFTER, MoveSlots
+from activities.move_slots import AGAIN_AFTER, FOR_OTHERS, MoveSlots
+
+ALERTS = Path(__file__).resolve().parents[3] / "deploy" / "prometheus" / "alerts.yml"
 
 
 def test_moves_above_the_hosts_limit_are_turned_away_to_be_tried_again() -> None:
@@ -33,3 +37,8 @@ def test_a_move_that_fails_frees_its_slot() -> None:
         raise OSError("gone")
     with slots.taken("two"):
         pass
+
+
+def test_the_alert_of_a_full_host_rings_when_only_slots_for_other_steps_are_left() -> None:
+    full = ALERTS.read_text().partition("alert: HostIsFull")[2].partition("- alert:")[0]
+    assert f"task_queue=~\"host[.].*\"}} <= {FOR_OTHERS}\n" in full

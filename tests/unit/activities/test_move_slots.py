@@ -41,4 +41,4 @@ def test_a_move_that_fails_frees_its_slot() -> None:
 
 def test_the_alert_of_a_full_host_rings_when_only_slots_for_other_steps_are_left() -> None:
     full = ALERTS.read_text().partition("alert: HostIsFull")[2].partition("- alert:")[0]
-    assert f"task_queue=~\"host[.].*\"}} <= {FOR_OTHERS}\n" in full
+    assert f'task_queue=~"host[.].*"}} <= {FOR_OTHERS}\n' in full

@@ -57,7 +57,11 @@ class FleetControlActivities:
         held = ids.evacuate_host(self._settings.site, query.host)
         found = await _describe(self._client.get_workflow_handle(held))
         closed = found is not None and found.workflow_type == EVACUATION and _holds(found)
-        return HostGate(maintenance=held if closed else "", shares=self._settings.bandwidth is not None)
+        return HostGate(
+            maintenance=held if closed else "",
+            shares=self._settings.bandwidth is not None,
+            slots=self._settings.slots is not None,
+        )
 
     @activity.defn(name="novacron.in_maintenance")
     async def in_maintenance(self) -> Maintenance:

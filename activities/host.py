@@ -21,6 +21,7 @@ from activities.folder import Folder, living
 from activities.gauges import Gauges, Watched
 from activities.heartbeat import why_stop
 from activities.move import Move, Surroundings
+from activities.move_slots import MoveSlots
 from activities.on_host import OnHost
 from activities.signals import Signals
 from activities.standing import standing
@@ -58,6 +59,7 @@ class HostActivities(OnHost):
         fence: Fence | None = None,
     ) -> None:
         super().__init__(settings, fence, opener)
+        self._slots = MoveSlots(settings.host, settings.slots)
         self._client = client
         self._loop = asyncio.get_running_loop() if client is not None else None
         self._gauges = Gauges(settings.host)
@@ -173,7 +175,11 @@ class HostActivities(OnHost):
         self._fence.check(order.vm, "move the VM")
         folder = Folder.of(self._settings, order.migration_id)
         signals = Signals(self._client, self._loop)
-        with self._gauges.of(order) as watched, Departure(lambda listen: self._session(listen), order.vm) as departure:
+        with (
+            self._slots.taken(order.migration_id),
+            self._gauges.of(order) as watched,
+            Departure(lambda listen: self._session(listen), order.vm) as departure,
+        ):
             around = Surroundings(
                 stop=lambda: why_stop() or ("detach" if self._fence.outdated(order.vm) else None),
                 report=lambda progress: _report(progress, signals, watched),

@@ -337,6 +337,8 @@ class HostGate(Model):
     """Workflow that holds it in maintenance; empty: none."""
     shares: bool = False
     """The site's settings bound the bandwidth of moves: they ask for a share."""
+    slots: bool = False
+    """The site's settings bound how many moves run at once: they ask before they begin."""
 
 
 class HostQuery(Model):

@@ -13,6 +13,7 @@ from models.events import Webhook
 from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.shares import Capacities
+from models.slots import SlotLimits
 from models.store import StoreSettings
 
 
@@ -37,7 +38,7 @@ class HostSettings(Model):
     """The migration network may be used without TLS when a policy asks for it."""
     store: StoreSettings = StoreSettings()
     slots: Annotated[int, Field(ge=1, le=64)] = 8
-    """Activities that may run at once on this host."""
+    """Moves that may leave this host at once. All other steps have slots of their own."""
     memory_reserve_mib: Count = 256
     """Memory that incoming VMs must leave free."""
 
@@ -59,6 +60,8 @@ class SiteSettings(Model):
     hosts: Annotated[tuple[Name, ...], Field(min_length=1, max_length=2000)]
     bandwidth: Capacities | None = None
     """What moves may use of the network; None: nothing is bounded, and nothing is shared out."""
+    slots: SlotLimits | None = None
+    """How many moves may run at once; None: as many as are started."""
     policies: Annotated[tuple[NamedPolicy, ...], Field(max_length=64)] = ()
     """The first that fits a VM's labels holds."""
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
@@ -70,6 +73,12 @@ class SiteSettings(Model):
         names = [policy.name for policy in self.policies]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"policies: the name {twice[0]!r} is given twice")
+        return self
+
+    @model_validator(mode="after")
+    def _slots_are_of_hosts_of_the_site(self) -> SiteSettings:
+        if self.slots and (strange := sorted(self.slots.named_hosts() - set(self.hosts))):
+            raise ValueError(f"slots: {strange[0]!r} is not a host of the site; name one of `hosts`")
         return self
 
     @field_validator("webhooks")

@@ -73,6 +73,11 @@ def bandwidth(site: str) -> str:
     return f"bandwidth/{site}"
 
 
+def slots(site: str) -> str:
+    """Id of the one workflow that lets the moves of a site begin."""
+    return f"slots/{site}"
+
+
 def name_of_planned(workflow_id: str) -> str:
     """Name of the schedule that started a planner, without the time that Temporal appends to each start."""
     return _START_TIME.sub("", workflow_id.rpartition("/")[2]) or "planned"

@@ -53,6 +53,12 @@ DURATION = Metric(
     buckets=(1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400),
 )
 REDIALS = Metric("novacron_redials_total", "counter", "Lanes that were lost and dialled again in moves that went well.")
+SLOT_WAIT = Metric(
+    "novacron_slot_wait_seconds",
+    "histogram",
+    "How long moves waited until they had their slot, where the site bounds how many run at once; who need not is 0.",
+    buckets=(0, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600),
+)
 TWO_COPIES = Metric(
     "novacron_two_copies_total",
     "counter",
@@ -112,8 +118,8 @@ CERTIFICATE_EXPIRES = Metric(
 )
 
 ALL: tuple[Metric, ...] = (
-    MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS, LEASE_CALLS,
-    LOOKS,
+    MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, SLOT_WAIT, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS,
+    LEASE_CALLS, LOOKS,
     RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
     CERTIFICATE_EXPIRES,
 )  # fmt: skip

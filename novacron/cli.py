@@ -15,6 +15,7 @@ from novacron.commands.lab import lab
 from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
 from novacron.commands.schedule import schedule
+from novacron.commands.slots import slots
 from novacron.commands.store import store
 from workers import traces
 
@@ -49,7 +50,7 @@ def demo(ctx: click.Context, as_json: bool, prometheus: bool) -> None:
 _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now, moves.post_copy)
 _STEER = (steer.policy, steer.pause, steer.resume, steer.explain)
 _FLEET = (fleet.host, fleet.move_many, fleet.rebalance, schedule)
-_SEEN = (inventory.hosts, inventory.vm, events, owners)
+_SEEN = (inventory.hosts, inventory.vm, events, owners, slots)
 for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, recover, reconcile, image, store, lab):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)

@@ -18,6 +18,7 @@ from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from activities.shares import SharesActivities
 from activities.signing import BadSecret, secrets_of
+from activities.slots import SlotActivities
 from activities.telling import TellActivities
 from models import queues
 from models.host import SiteSettings
@@ -46,6 +47,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
     control = ControlActivities(settings, client)
     fleet = FleetControlActivities(settings, client)
     shares = SharesActivities(settings, client)
+    slots = SlotActivities(settings, client)
     leases = LeaseActivities(settings, client)
     return Worker(
         client,
@@ -60,6 +62,9 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             fleet.await_moves,
             shares.join_shares,
             shares.leave_shares,
+            slots.ask_slot,
+            slots.give_slot_back,
+            slots.count_moves,
             leases.take_lease,
             leases.renew_lease,
             leases.hand_over_lease,

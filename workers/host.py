@@ -1,6 +1,7 @@
 """The worker of one KVM host: `python -m workers.host --settings FILE`. Runs that host's activities, no workflows.
 
-Its slots are fixed: they are the host's own limit on what may happen at once. It may be stopped, killed and started
+Its slots are fixed: they are the host's own limit on what may happen at once. Moves can take a part of them only, so a
+host that is full can always be asked, steered and told to stop. It may be stopped, killed and started
 again at any time; moves and data paths go on without it, and the next attempt of an activity finds them.
 """
 
@@ -17,6 +18,7 @@ from activities.context import ContextInterceptor
 from activities.fence import Fence
 from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
+from activities.move_slots import FOR_OTHERS
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
 from activities.standing import certificate
@@ -41,6 +43,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     steering = SteeringActivities(settings, fence)
     switching = SwitchActivities(settings, fence)
     fleet = FleetHostActivities(settings, fence)
+    at_once = settings.slots + FOR_OTHERS
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -75,8 +78,8 @@ def build(settings: HostSettings, client: Client) -> Worker:
             switching.remove_handed_over,
             switching.take_back,
         ],
-        activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
-        max_concurrent_activities=settings.slots,
+        activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
+        max_concurrent_activities=at_once,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,

@@ -11,13 +11,14 @@ from workflows.plan.plan_move import PlanMove
 from workflows.recovery.reconcile import Reconcile
 from workflows.recovery.recover_vm import RecoverVm
 from workflows.sharing.bandwidth import Bandwidth
+from workflows.sharing.site_slots import SiteSlots
 from workflows.site.inventory import Inventory
 from workflows.site.owners import Owners
 from workflows.site.survey import SurveySite
 
 WORKFLOWS: list[type] = [
     *(MigrateVm, PlanMove, LabelVm, Inventory, Owners, RecoverVm, Reconcile),
-    *(EvacuateHost, MoveMany, Rebalance, Planned, SurveySite, Bandwidth),
+    *(EvacuateHost, MoveMany, Rebalance, Planned, SurveySite, Bandwidth, SiteSlots),
 ]
 """Every workflow a control worker runs."""
 

@@ -153,6 +153,7 @@ async def record(only: Sequence[str]) -> None:
             if only and scenario.__name__ not in only:
                 continue
             site = FakeSite(environment.client)
+            site.slots = scenarios.LIMITS.get(scenario.__name__)
             async with site.working():
                 run = await scenario(site)
                 try:

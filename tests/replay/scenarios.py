@@ -12,16 +12,19 @@ from models.disks import DiskImage
 from models.host import DiskReport
 from models.lease import Lease
 from models.migration import OpenPath, VmRef
-from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, vm
+from models.slots import HostSlots, SlotLimits
+from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, reached, vm
 from workflows.events.deliver_events import DeliverEvents
 from workflows.fleet.evacuate_host import EvacuateHost
 from workflows.fleet.move_many import MoveMany
 from workflows.fleet.planned import Planned
 from workflows.fleet.rebalance import Rebalance
+from workflows.move.migrate_vm import MigrateVm
 from workflows.plan.label_vm import LabelVm
 from workflows.plan.plan_move import PlanMove
 from workflows.recovery.reconcile import Reconcile
 from workflows.recovery.recover_vm import RecoverVm
+from workflows.sharing.site_slots import SiteSlots
 from workflows.site.inventory import Inventory
 from workflows.site.owners import Owners
 
@@ -105,6 +108,31 @@ async def events_delivered(site: FakeSite) -> Run:
     return site.client.get_workflow_handle_for(DeliverEvents.run, ids.events(site.id, move.first_execution_run_id))
 
 
+async def waited_for_a_slot(site: FakeSite) -> Run:
+    """Another move goes into the same host first."""
+    site.source.vms["other"] = vm(name="other")
+    step = site.at(site.source, "move_vm", hold=True)
+    other = await _start(site, MigrateVm, ids.migrate_vm(site.name, "other"), {"vm": "other", "to": "host-b"})
+    await reached(step)
+    move = await site.start()
+    async with asyncio.timeout(60):
+        while (await move.query(MigrateVm.progress)).phase != "waiting":
+            await asyncio.sleep(0.1)
+    assert step.release
+    step.release.set()
+    await outcome(other)
+    return move
+
+
+async def slots_kept(site: FakeSite) -> Run:
+    """From the first move to some time after the last."""
+    await outcome(await waited_for_a_slot(site))
+    return site.client.get_workflow_handle_for(SiteSlots.run, ids.slots(site.name))
+
+
+LIMITS = {each.__name__: SlotLimits(each_host=HostSlots(into=1)) for each in (waited_for_a_slot, slots_kept)}
+"""Scenario -> what its site bounds."""
+
 SCENARIOS = (
     inventory,
     planned_move,
@@ -118,6 +146,8 @@ SCENARIOS = (
     rebalanced,
     by_the_clock,
     events_delivered,
+    waited_for_a_slot,
+    slots_kept,
 )
 
 

@@ -34,6 +34,7 @@ from activities.fleet import FleetControlActivities
 from activities.leases import LeaseActivities
 from activities.opening import OpeningActivities
 from activities.shares import SharesActivities
+from activities.slots import SlotActivities
 from models import ids, queues
 from models.datapath import DataPathStatus, FlowStatus
 from models.decisions import Decision
@@ -70,12 +71,14 @@ from models.migration import (
     VmRef,
 )
 from models.shares import Capacities
+from models.slots import SlotLimits
 from models.steering import SteerMove
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.validated_once import VALIDATED_ONCE
+from workers.control import STICKY_TIMEOUT
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.move.migrate_vm import MigrateVm
 
@@ -342,6 +345,7 @@ class FakeSite:
         self.hosts["host-a"].vms[VM] = vm()
         self.seen_polling = set(self.hosts)
         self.bandwidth: Capacities | None = None
+        self.slots: SlotLimits | None = None
         self.dead_queues: set[str] = set()
         self.policies: tuple[NamedPolicy, ...] = ()
         self.told: list[CloudEvent] = []
@@ -361,7 +365,13 @@ class FakeSite:
         return ids.migrate_vm(self.name, VM)
 
     def settings(self) -> SiteSettings:
-        return SiteSettings(site=self.name, hosts=tuple(self.hosts), policies=self.policies, bandwidth=self.bandwidth)
+        return SiteSettings(
+            site=self.name,
+            hosts=tuple(self.hosts),
+            policies=self.policies,
+            bandwidth=self.bandwidth,
+            slots=self.slots,
+        )
 
     @property
     def queue(self) -> str:
@@ -440,9 +450,11 @@ class FakeSite:
                         OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
+                        *activities_of(SlotActivities(settings, self.client)),
                     ],
                     interceptors=[Impatience(self.dead_queues)],
                     workflow_runner=VALIDATED_ONCE,
+                    sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
                 )
             )
             events = FakeEvents(self)

@@ -78,9 +78,13 @@ async def test_a_host_worker_runs_every_activity_of_its_host(temporal: WorkflowE
         migration_address="10.0.0.1",
         tls={"certificate": "/c", "key": "/k", "authority": "/a"},
     )
-    registered = build(settings, temporal.client).config()["activities"]
+    worker = build(settings, temporal.client).config()
+    registered = worker["activities"]
     offered = {each.__name__ for kind in OF_A_HOST for each in activities_of(kind)}
     assert {activity.__name__ for activity in registered} == offered
+    at_once = worker["max_concurrent_activities"]
+    assert at_once is not None
+    assert at_once > settings.slots, "with all its moves under way it still takes other steps"
 
 
 @pytest.mark.parametrize(("fake", "real"), PAIRS)

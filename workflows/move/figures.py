@@ -30,6 +30,10 @@ def two_copies() -> None:
     meters.count(workflow.metric_meter(), metrics.TWO_COPIES)
 
 
+def had_its_slot(waited: float) -> None:
+    meters.observe(workflow.metric_meter(), metrics.SLOT_WAIT, waited)
+
+
 def decided(action: str) -> None:
     meters.count(workflow.metric_meter(), metrics.DECISIONS, action=action)
 

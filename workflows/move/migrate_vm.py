@@ -18,6 +18,7 @@ from temporalio.exceptions import FailureError
 
 from models import failures
 from models.migration import MigrationOutcome, MoveResult, Phase
+from models.slots import WAKE, SlotWish
 from workflows import errors, request
 from workflows.calls.site import Host
 from workflows.lasting import to_the_end
@@ -38,7 +39,7 @@ _KEEP_DISKS: dict[verdict.Kind, bool] = {"moved": True, "stayed": False, "leftov
 class MigrateVm(Steered):
     def __init__(self) -> None:
         super().__init__()
-        self._outset = Outset(self._chronicle)
+        self._outset = Outset(self._chronicle, self._changes)
         self._late = False
         self._owner = Ownership(self._chronicle)
 
@@ -97,10 +98,14 @@ class MigrateVm(Steered):
             outcome = await self._finish(error)
         except (asyncio.CancelledError, FailureError):
             await self._owner.end()
-            await self._chronicle.close()
+            await self._over()
             raise
-        await self._chronicle.close()
+        await self._over()
         return outcome
+
+    async def _over(self) -> None:
+        await self._outset.slot.give_back()
+        await self._chronicle.close()
 
     async def _finish(self, error: BaseException | None) -> MigrationOutcome:
         """Where is the VM, what must go, what is left, what to say."""
@@ -183,4 +188,12 @@ class MigrateVm(Steered):
 
     @start_now.validator
     def _waits(self) -> None:
-        steering.may_start_now(self._standing())
+        steering.may_start_now(self._standing(), self._outset.slot.waits)
+
+    @workflow.signal(name=WAKE, description="A slot may be free; not for people")
+    def slot_free(self) -> None:
+        self._outset.slot.called()
+
+    @workflow.query(description="What the move holds or waits for of the site's slots; null: nothing yet")
+    def slot_wish(self) -> SlotWish | None:
+        return self._outset.slot.wish()

@@ -9,7 +9,7 @@
 
 *noted*: it holds from the moment the data path is open, or the move step starts.
 
-A wait for a window can be cut short (start_now), and nothing else can.
+A wait for a window can be cut short (start_now), and nothing else can: a wait for a slot ends with one.
 """
 
 from __future__ import annotations
@@ -67,9 +67,14 @@ def may_cancel(at: Standing) -> None:
         )
 
 
-def may_start_now(at: Standing) -> None:
+def may_start_now(at: Standing, for_a_slot: bool = False) -> None:
     if at.phase != "waiting":
         raise _refused(f"the move is {at.phase}: it does not wait for a window")
+    if for_a_slot:
+        raise _refused(
+            "the move does not wait for a window but for a slot, which other moves of the site have. `novacron slots` "
+            "shows them; cancel one, or raise the limit in the site's settings"
+        )
 
 
 def may_limit(at: Standing, mib: int) -> None:

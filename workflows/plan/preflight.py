@@ -48,6 +48,8 @@ class Survey:
     """Disk images that have to be copied."""
     shares: bool = False
     """The site shares out its bandwidth among moves."""
+    slots: bool = False
+    """The site bounds how many moves run at once."""
     half: bool = False
     """The VM is in post-copy, left by a run that ended: it is to come together, not to be moved."""
 
@@ -113,7 +115,8 @@ async def survey(site: str, wanted: Wish, now: bool = False) -> Survey:
         if errors.cancelled(error) or kind != failures.HOST_UNAVAILABLE:
             raise
         return replace(begun, findings=(_blocker("agent", why, "Look at the worker's log on that host"),))
-    return replace(begun, findings=(*closed, *admission.items, *skew), copies=admission.copies, shares=gate.shares)
+    found_there = (*closed, *admission.items, *skew)
+    return replace(begun, findings=found_there, copies=admission.copies, shares=gate.shares, slots=gate.slots)
 
 
 async def find(site: str, vm: str, hosts: list[str], silent: list[str], to: str = "") -> str | Finding:

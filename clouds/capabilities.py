@@ -134,11 +134,11 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "Catalogue": Offer(_LATER, "resource SKUs, usages"),
     },
     "gcp": {
-        "Instances": Offer(_LATER, "google-cloud-compute"),
-        "ImageImport": Offer(_LATER, "tar.gz in Cloud Storage, images.insert"),
+        "Instances": Offer(_WORKS, "Compute Engine"),
+        "ImageImport": Offer(_WORKS, "tar.gz by a resumable upload to Cloud Storage, images.insert"),
         "ImageExport": Offer(_NONE, "no export call: needs a helper VM that copies the disk to Cloud Storage"),
         "BlockDelta": Offer(_NONE, "no changed-block read and no page write on disks: needs a helper VM"),
-        "Catalogue": Offer(_LATER, "machine types, region quotas"),
+        "Catalogue": Offer(_WORKS, "machine types, quotas of region and project, price file"),
     },
     "oci": {
         "Instances": Offer(_LATER, "oci.core"),

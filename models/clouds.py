@@ -65,6 +65,27 @@ class AwsSettings(Model):
     calls: CallSettings = CallSettings()
 
 
+class GcpSettings(Model):
+    """A Google Cloud project in one region. Credentials come from google.auth's own chain, never from here."""
+
+    cloud: Literal["gcp"] = "gcp"
+    project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.:-]{4,61}[a-z0-9]$")]
+    """Its id, not its number or display name."""
+    region: Region
+    zone: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """Where instances are made when an order names no zone."""
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")]
+    """Disks pass through it on their way in; nothing stays there. Without retention rules and soft delete."""
+    external_address: bool = False
+    """Give instances an address that the internet reaches."""
+    endpoints: Annotated[dict[Literal["compute", "storage"], Url], Field(max_length=2)] = Field(default_factory=dict)
+    """An address for one service: Private Service Connect, or a test's server."""
+    calls: CallSettings = CallSettings()
+
+
+CloudSettings = Annotated[AwsSettings | GcpSettings, Field(discriminator="cloud")]
+
+
 InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]
 
 

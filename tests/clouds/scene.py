@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK
 from clouds.tokens import token
-from models.clouds import AwsSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
+from models.clouds import CloudSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
 from tests.clouds.faults import FaultPlan
 
 
@@ -26,12 +27,14 @@ class Calls:
     create_instance: str
     reboot: str
     get: str
+    list: str
+    """Of instances, like `get`."""
 
 
 class Cloud(Protocol):
     """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
 
-    settings: AwsSettings
+    settings: CloudSettings
     adapter: Adapter
     faults: FaultPlan
     calls: Calls
@@ -39,7 +42,7 @@ class Cloud(Protocol):
     """Of an instance: one that exists."""
 
     def sent(self) -> int:
-        """Bytes of disk content that the cloud took so far, repeated ones too."""
+        """Bytes of disk content that the cloud took so far, repeated ones too, with what their format adds."""
 
     def content(self, disk: str) -> dict[int, bytes]:
         """A disk's blocks as the cloud keeps them, zero ones left out."""
@@ -90,10 +93,10 @@ class MemoryDisk:
 
 
 def small_disk(*blocks: int, size: int = 12 * BLOCK + 1000) -> MemoryDisk:
-    """Different data in each of these blocks."""
+    """Different data in each of these blocks, which no format makes smaller."""
     disk = MemoryDisk(size)
     for index in blocks or (0, 2, 3, 4, 7, 12):
-        disk.write(index * BLOCK + 10, f"block {index}".encode() * 50)
+        disk.write(index * BLOCK + 10, Random(index).randbytes(min(BLOCK, size - index * BLOCK) - 10))
     return disk
 
 

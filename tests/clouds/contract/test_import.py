@@ -38,7 +38,7 @@ def test_a_disk_arrives_as_it_is_and_zeros_are_not_sent(cloud: Cloud, images: Im
     arrived = images.import_disk(order(), source, ignore)
     assert cloud.content(arrived.disk) == source.blocks()
     assert (arrived.content, arrived.blocks) == (content_hash(source), WHOLE)
-    assert cloud.sent() == WHOLE * BLOCK
+    assert WHOLE * BLOCK <= cloud.sent() < (WHOLE + 1) * BLOCK
     found = images.get_snapshot(arrived.disk)
     assert (found.state, found.size >= source.size) == ("ready", True)
     assert found.tags["novacron-token"] == order().token
@@ -51,10 +51,11 @@ def test_an_empty_disk_arrives_too(cloud: Cloud, images: ImageImport) -> None:
 
 def test_one_token_makes_one_disk(cloud: Cloud, images: ImageImport) -> None:
     first = images.import_disk(order(), small_disk(), ignore)
+    sent = cloud.sent()
     second = images.import_disk(order(), small_disk(), ignore)
     assert first == second
     assert cloud.things() == [first.disk]
-    assert cloud.sent() == WHOLE * BLOCK, "nothing is sent to a disk that is complete"
+    assert cloud.sent() == sent, "nothing is sent to a disk that is complete"
 
 
 @pytest.mark.parametrize("kept", range(WHOLE + 2))

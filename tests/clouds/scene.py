@@ -34,12 +34,15 @@ class Calls:
 class Cloud(Protocol):
     """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
 
-    settings: CloudSettings
     adapter: Adapter
-    faults: FaultPlan
     calls: Calls
     size: str
     """Of an instance: one that exists."""
+
+    @property
+    def settings(self) -> CloudSettings: ...
+    @property
+    def faults(self) -> FaultPlan: ...
 
     def sent(self) -> int:
         """Bytes of disk content that the cloud took so far, repeated ones too, with what their format adds."""

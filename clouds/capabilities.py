@@ -141,11 +141,11 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "Catalogue": Offer(_WORKS, "machine types, quotas of region and project, price file"),
     },
     "oci": {
-        "Instances": Offer(_LATER, "oci.core"),
-        "ImageImport": Offer(_LATER, "QCOW2 in Object Storage, create_image"),
+        "Instances": Offer(_WORKS, "Compute of oci.core"),
+        "ImageImport": Offer(_WORKS, "QCOW2 by a multipart upload to Object Storage, create_image; boot disks only"),
         "ImageExport": Offer(_LATER, "create_image of an instance, export_image; boot disks only"),
         "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
-        "Catalogue": Offer(_LATER, "shapes, limits"),
+        "Catalogue": Offer(_WORKS, "shapes, limits; no prices, for want of a source that agrees with itself"),
     },
     "kvm": {
         "Instances": Offer(_LATER, "libvirt on the host"),

@@ -83,7 +83,37 @@ class GcpSettings(Model):
     calls: CallSettings = CallSettings()
 
 
-CloudSettings = Annotated[AwsSettings | GcpSettings, Field(discriminator="cloud")]
+class OciSettings(Model):
+    """An Oracle Cloud compartment in one region. Credentials come from a profile of OCI's configuration file, or from the
+    instance that this runs on; never from here."""
+
+    cloud: Literal["oci"] = "oci"
+    region: Region
+    compartment: CloudId
+    """Its OCID."""
+    tenancy: CloudId
+    """OCID of the root compartment, which limits are counted in."""
+    availability_domain: CloudId
+    """Such as Uocm:PHX-AD-1: where instances are made when an order names no zone."""
+    subnet: CloudId
+    """OCID of the subnet for instances whose order names none: Oracle has no default one."""
+    namespace: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
+    """Of Object Storage."""
+    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,256}$")]
+    """Imported disks are objects there until they are deleted."""
+    credentials: Literal["file", "instance"] = "file"
+    """file: the profile of ~/.oci/config, or of the file that OCI_CONFIG_FILE names. instance: its principal."""
+    profile: Name = "DEFAULT"
+    public_address: bool = False
+    """Give instances an address that the internet reaches."""
+    endpoints: Annotated[dict[Literal["core", "storage", "limits"], Url], Field(max_length=3)] = Field(
+        default_factory=dict
+    )
+    """An address for one service: a private endpoint, or a test's server."""
+    calls: CallSettings = CallSettings()
+
+
+CloudSettings = Annotated[AwsSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
 
 
 InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]

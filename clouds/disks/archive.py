@@ -3,19 +3,18 @@
 Byte for byte the same from the same content, in any process, with any version of any library: data is stored, not
 compressed, and every header is written here. So an upload that broke off can go on at any byte. Zero blocks are holes
 of the tar (old GNU's sparse format, the one that Google names) and are not sent. The place of each hole stands in the
-tar's header, before the data: the disk is read twice, first by `survey`.
+tar's header, before the data: the disk is read twice, first by `clouds.disks.survey`, for whole GiB.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from clouds.disks.content import BLOCK, Block, ContentHash, Reader, blocks, read_block
-from clouds.disks.images import ALIGNED, MEMBER
+from clouds.disks.content import BLOCK, Reader, read_block
+from clouds.disks.images import MEMBER
+from clouds.disks.survey import Piece, Survey
 
 SECTOR = 512
 RECORD = 20 * SECTOR
@@ -23,41 +22,6 @@ RECORD = 20 * SECTOR
 _STORED = 65535
 """Largest stored block of deflate."""
 _HEAD_PAIRS, _MORE_PAIRS = 4, 21
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What a disk holds, and where."""
-
-    size: int
-    """Of `disk.raw`: whole GiB."""
-    runs: tuple[tuple[int, int], ...]
-    """(first block, number of blocks) of neighbours that are not zero."""
-    count: int
-    content: str
-    """Content hash."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """The next bytes of the stream; with `block`, they end its data."""
-
-    data: bytes
-    block: Block | None = None
-
-
-def survey(source: Reader) -> Survey:
-    runs: list[tuple[int, int]] = []
-    digest, count = ContentHash(), 0
-    for block in blocks(source):
-        digest.add(block.index, hashlib.sha256(block.data).digest())
-        count += 1
-        if runs and sum(runs[-1]) == block.index:
-            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
-        else:
-            runs.append((block.index, 1))
-    unit = ALIGNED["gcp"]
-    return Survey(-(-source.size // unit) * unit, tuple(runs), count, digest.hexdigest())
 
 
 def stream(source: Reader, found: Survey) -> Iterator[Piece]:

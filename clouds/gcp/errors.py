@@ -84,7 +84,7 @@ def of_operation(operation: Any, what: str) -> errors.CloudError | None:
     return kind(f"cannot {what}: Google's operation {operation.name} failed: {code}: {message}", remedy, code)
 
 
-def retry_after(error: BaseException) -> float:
+def retry_after(error: Exception) -> float:
     """Seconds that Google asks to wait; 0 when it does not say."""
     headers = getattr(getattr(error, "response", None), "headers", None) or {}
     told = str(headers.get("Retry-After", ""))

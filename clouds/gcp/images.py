@@ -16,8 +16,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from clouds.capabilities import Note
-from clouds.disks.archive import Piece, Survey, stream, survey
+from clouds.disks.archive import stream
 from clouds.disks.content import ContentHash, Reader
+from clouds.disks.images import ALIGNED
+from clouds.disks.survey import Piece, Survey, survey
 from clouds.errors import Conflict, NotFound, OperationFailed, SourceChanged
 from clouds.gcp import names
 from clouds.gcp.session import GcpSession
@@ -49,7 +51,7 @@ class GcpImages:
         labels = names.labels({**order.tags, TAG: order.token})
         cursor = resume or Cursor(disk=disk)
         note(cursor)
-        found = survey(source)
+        found = survey(source, ALIGNED["gcp"])
         if self._image(disk) is None:
             record = self._upload(order, disk, source, found, note)
             self._insert(record, labels, lambda: note(cursor))

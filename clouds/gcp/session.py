@@ -7,22 +7,18 @@ with theirs off. Credentials are found once by google.auth; its sessions renew t
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable
 from threading import RLock
 from typing import Any, TypeVar
 
-from clouds.errors import MissingPackage, Throttled, Unavailable
+from clouds.attempts import attempt, wait
+from clouds.errors import MissingPackage
 from clouds.gcp.errors import of_operation, retry_after, translate
 from clouds.tokens import token
 from models.clouds import GcpSettings
 
 T = TypeVar("T")
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
-FIRST_PAUSE, LONGEST_PAUSE = 0.25, 32.0
-"""Seconds between two tries: doubled each time, with jitter. Retry-After wins when it is longer."""
-
 EARLIER = 10
 """Failed attempts of one step within an hour that `begin` looks past."""
 
@@ -56,19 +52,7 @@ class GcpSession:
 
     def attempt(self, what: str, act: Callable[[], T]) -> T:
         """`act()`, again after throttling and where nobody knows how it went: it has to be one that may be repeated."""
-        for tried in range(1, self.settings.calls.attempts + 1):
-            try:
-                return act()
-            except Exception as error:
-                told = translate(error, what)
-                if isinstance(told, Throttled | Unavailable) and tried < self.settings.calls.attempts:
-                    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (tried - 1)) * random.uniform(0.5, 1)
-                    time.sleep(max(pause, min(retry_after(error), self.settings.calls.read_timeout)))
-                    continue
-                if told is error:
-                    raise
-                raise told from error
-        raise AssertionError("attempts is at least 1")
+        return attempt(what, act, self.settings.calls, translate, retry_after)
 
     def begin(self, what: str, step: str, service: str, method: str, **fields: Any) -> Any:
         """An operation under a request id that the step's token gives: two calls begin one, for an hour at least. After
@@ -98,15 +82,7 @@ class GcpSession:
 
     def wait(self, what: str, ready: Callable[[], bool], beat: Callable[[], None] = lambda: None) -> None:
         """Until `ready()`; `beat()` before each pause. Raises Unavailable after calls.finish_within."""
-        until = time.monotonic() + self.settings.calls.finish_within
-        while not ready():
-            if time.monotonic() > until:
-                raise Unavailable(
-                    f"Google did not {what} within {self.settings.calls.finish_within:.0f} s",
-                    "It is looked at again; see its state in Google's console.",
-                )
-            beat()
-            time.sleep(self.settings.calls.poll)
+        wait("Google", what, ready, self.settings.calls, beat)
 
     def _look(self, what: str, operation: Any) -> Any:
         name = operation.name

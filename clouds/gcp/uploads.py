@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from clouds.disks.archive import Piece
 from clouds.disks.content import BLOCK
+from clouds.disks.survey import Piece
 from clouds.errors import Busy, Damaged, NotFound, Unavailable
 from clouds.gcp.session import GcpSession
 

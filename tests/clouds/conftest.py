@@ -14,9 +14,11 @@ from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.aws.server import AwsServer
 from tests.clouds.gcp.scene import GcpCloud
 from tests.clouds.gcp.server import GcpServer
+from tests.clouds.oci.scene import OciCloud
+from tests.clouds.oci.server import OciServer
 from tests.clouds.scene import Cloud
 
-BUILT: tuple[CloudName, ...] = ("aws", "gcp")
+BUILT: tuple[CloudName, ...] = ("aws", "gcp", "oci")
 """Adapters that the contract suite runs for."""
 
 
@@ -66,6 +68,27 @@ def gcp(gcp_of_the_session: GcpCloud, monkeypatch: pytest.MonkeyPatch) -> Iterat
     gcp_of_the_session.server.reset()
     yield gcp_of_the_session
     assert gcp_of_the_session.server.drift == []
+
+
+@pytest.fixture(scope="session")
+def oci_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OciCloud]:
+    """As above. The SDK reads its configuration file."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("OCI_")]:
+            patch.delenv(name)
+        server = OciServer()
+        folder = tmp_path_factory.mktemp("oci")
+        patch.setenv("OCI_CONFIG_FILE", str(server.write_credentials(folder)))
+        yield OciCloud(server)
+        server.close()
+
+
+@pytest.fixture
+def oci(oci_of_the_session: OciCloud) -> Iterator[OciCloud]:
+    """A fresh compartment, held to the SDK's models."""
+    oci_of_the_session.server.reset()
+    yield oci_of_the_session
+    assert oci_of_the_session.server.drift == []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -38,6 +38,12 @@ class Cloud(Protocol):
     calls: Calls
     size: str
     """Of an instance: one that exists."""
+    disks_of_an_image: int
+    """That the suite makes one of; some clouds have no more than one."""
+    gives_disks_up: bool
+    """An upload that came whole can still end badly."""
+    priced: bool
+    """The repository has prices."""
 
     @property
     def settings(self) -> CloudSettings: ...

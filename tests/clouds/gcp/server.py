@@ -7,9 +7,7 @@ signs is verified here by the public key, at the token's address as well as in e
 from __future__ import annotations
 
 import json
-import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -22,6 +20,7 @@ from tests.clouds.faults import FaultPlan, Kind
 from tests.clouds.gcp.compute import PROJECT, StrictCompute
 from tests.clouds.gcp.storage import StrictStorage
 from tests.clouds.gcp.wire import Fault, read
+from tests.clouds.loopback import HungUp, Loopback
 
 BUCKET = "novacron-test-bucket"
 AUDIENCE = "https://oauth2.googleapis.com/token"
@@ -47,20 +46,10 @@ class GcpServer:
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
         self._lock = threading.Lock()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.owner = self
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        self._thread.start()
+        self._server = Loopback(self.answer)
+        self.url = self._server.url
+        self.close = self._server.close
         self.reset()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def reset(self) -> None:
         """A fresh project."""
@@ -82,7 +71,7 @@ class GcpServer:
         path.write_text(json.dumps(told))
 
     def answer(self, verb: str, target: str, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Raises _HungUp when there is to be none."""
+        """Raises HungUp when there is to be none."""
         try:
             if target == "/token":
                 return self._token(body)
@@ -91,7 +80,7 @@ class GcpServer:
             call = None if session else read(verb, target, headers, body)
             kind = self.faults.next(PART if call is None else _name(call))
             if kind == "drop":
-                raise _HungUp
+                raise HungUp
             if kind in FAULTS:
                 fault = FAULTS[kind]
                 raise Fault(fault.status, fault.reason, fault.message, self.headers_of_faults)
@@ -107,11 +96,11 @@ class GcpServer:
                         self.compute.fail_next[call.name] = FAILURE
                     answer = 200, {}, self.compute.answer(call)
             if kind == "lose":
-                raise _HungUp
+                raise HungUp
             return answer
         except Fault as fault:
             return fault.status, {"Content-Type": "application/json", **fault.headers}, fault.body()
-        except _HungUp:
+        except HungUp:
             raise
         except Exception as error:  # a bug of the fake is a failure of the test as well
             self.drift.append(f"{type(error).__name__}: {error}")
@@ -137,40 +126,3 @@ class GcpServer:
 
 def _name(call: Any) -> str:
     return f"{call.name}.resumable" if call.params.get("uploadType") == "resumable" else str(call.name)
-
-
-class _HungUp(Exception):
-    """The connection ends here."""
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    owner: GcpServer
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def _serve(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {key.lower(): value for key, value in self.headers.items()}
-        try:
-            status, more, told = self.server.owner.answer(self.command, self.path, headers, body)
-        except _HungUp:
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        self.send_response(status)
-        for key, value in {"Content-Type": "application/json", **more}.items():
-            self.send_header(key, value)
-        if status != 204:
-            self.send_header("Content-Length", str(len(told)))
-        self.end_headers()
-        self.wfile.write(told)
-
-    do_GET = do_POST = do_PUT = do_DELETE = _serve
-
-    def log_message(self, *_: Any) -> None:
-        pass

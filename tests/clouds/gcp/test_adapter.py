@@ -107,7 +107,7 @@ def test_an_operation_that_failed_says_of_what(code: str, kind: type[errors.Clou
 
 def test_google_is_given_the_time_it_asks_for(gcp: GcpCloud, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr("clouds.gcp.session.time.sleep", pauses.append)
+    monkeypatch.setattr("clouds.attempts.time.sleep", pauses.append)
     gcp.server.headers_of_faults = {"Retry-After": "7"}
     gcp.faults.on(gcp.calls.list, "throttle", times=2)
     assert gcp.adapter.instances is not None

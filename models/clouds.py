@@ -84,8 +84,8 @@ class GcpSettings(Model):
 
 
 class OciSettings(Model):
-    """An Oracle Cloud compartment in one region. Credentials come from a profile of OCI's configuration file, or from the
-    instance that this runs on; never from here."""
+    """An Oracle Cloud compartment in one region. Credentials come from a profile of OCI's configuration file, or from
+    the instance that this runs on; never from here."""
 
     cloud: Literal["oci"] = "oci"
     region: Region

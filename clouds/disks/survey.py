@@ -7,9 +7,13 @@ written here is the same byte for byte from any process, so that an upload goes 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from clouds.disks.content import Block, ContentHash, Reader, blocks
+from clouds.disks.content import Block, ContentHash, Reader, read_block, touched
+
+BEAT_EVERY = 256
+"""Blocks, 128 MiB: seconds of reading."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,16 @@ class Piece:
     block: Block | None = None
 
 
-def survey(source: Reader, unit: int) -> Survey:
-    """`unit`: what the size is rounded up to, in bytes."""
+def survey(source: Reader, unit: int, beat: Callable[[], None] = lambda: None) -> Survey:
+    """`unit`: what the size is rounded up to, in bytes. `beat` is called now and then, and may raise to end it."""
     runs: list[tuple[int, int]] = []
     digest, count = ContentHash(), 0
-    for block in blocks(source):
+    for read, index in enumerate(touched(source.size, source.data()), start=1):
+        if read % BEAT_EVERY == 0:
+            beat()
+        block = read_block(source, index)
+        if block.empty:
+            continue
         digest.add(block.index, hashlib.sha256(block.data).digest())
         count += 1
         if runs and sum(runs[-1]) == block.index:

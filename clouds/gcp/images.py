@@ -19,7 +19,7 @@ from clouds.capabilities import Note
 from clouds.disks.archive import stream
 from clouds.disks.content import ContentHash, Reader
 from clouds.disks.images import ALIGNED
-from clouds.disks.survey import Piece, Survey, survey
+from clouds.disks.survey import BEAT_EVERY, Piece, Survey, survey
 from clouds.errors import Conflict, NotFound, OperationFailed, SourceChanged
 from clouds.gcp import names
 from clouds.gcp.session import GcpSession
@@ -51,7 +51,7 @@ class GcpImages:
         labels = names.labels({**order.tags, TAG: order.token})
         cursor = resume or Cursor(disk=disk)
         note(cursor)
-        found = survey(source, ALIGNED["gcp"])
+        found = survey(source, ALIGNED["gcp"], lambda: note(cursor))
         if self._image(disk) is None:
             record = self._upload(order, disk, source, found, note)
             self._insert(record, labels, lambda: note(cursor))
@@ -153,6 +153,8 @@ class GcpImages:
                 if piece.block is not None:
                     digest.add(piece.block.index, hashlib.sha256(piece.block.data).digest())
                     count += 1
+                    if count % BEAT_EVERY == 0:  # much may be read here before anything is sent
+                        note(cursor)
                     after[piece.block.index] = Cursor(
                         disk=disk, next_block=piece.block.index + 1, sent=count, prefix=digest.hexdigest()
                     )

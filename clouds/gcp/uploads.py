@@ -20,10 +20,11 @@ from typing import Any
 
 from clouds.disks.content import BLOCK
 from clouds.disks.survey import Piece
-from clouds.errors import Busy, Damaged, NotFound, Unavailable
+from clouds.errors import Busy, Conflict, Damaged, NotFound, Unavailable
 from clouds.gcp.session import GcpSession
 
 FOLDER = "novacron/"
+ENDPOINT = "https://storage.googleapis.com"
 _RESUME = 308
 
 
@@ -61,7 +62,14 @@ class GcpUploads:
             text = self._gcp.attempt(what, lambda: blob.download_as_bytes(**self._gcp.storage_call))
         except NotFound:
             return None
-        return Record(**{**json.loads(text), "generation": int(blob.generation or 0)})
+        try:
+            record = Record(**{**json.loads(text), "generation": int(blob.generation or 0)})
+        except (TypeError, ValueError) as error:
+            raise _foreign(disk, str(error)) from error
+        endpoint = self._gcp.settings.endpoints.get("storage", ENDPOINT)
+        if not record.session.startswith(f"{endpoint}/"):  # the disk and our credentials would go there
+            raise _foreign(disk, f"its session is not at {endpoint}")
+        return record
 
     def begin(self, record: Record) -> Record:
         """The record that holds: another process may have been first."""
@@ -166,7 +174,10 @@ class GcpUploads:
             first = False
             rest = data[_inside(record, at, start, end) :]
             place = f"bytes {at}-{end - 1}" if rest else "bytes *"
-            return self._request(record, rest, f"{place}/{'*' if total is None else total}")
+            there = self._request(record, rest, f"{place}/{'*' if total is None else total}")
+            if there == start and rest:
+                raise Unavailable(f"Google took none of bytes {start} to {end} of {record.disk}", "It is sent again.")
+            return there
 
         there = self._gcp.attempt(f"send bytes {start} to {end} of {record.disk}", put)
         if isinstance(there, dict) != (total is not None):
@@ -221,6 +232,12 @@ class GcpUploads:
 
     def _note(self, disk: str) -> str:
         return f"{FOLDER}{disk}.json"
+
+
+def _foreign(disk: str, why: str) -> Conflict:
+    return Conflict(
+        f"the record of {disk}'s upload in the bucket is not ours: {why}", "See who writes there, and delete it."
+    )
 
 
 def _inside(record: Record, at: Any, start: int, end: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from clouds.capabilities import Note
 from clouds.disks import qcow2
 from clouds.disks.content import ContentHash, Reader
-from clouds.disks.survey import Piece, Survey, survey
+from clouds.disks.survey import BEAT_EVERY, Piece, Survey, survey
 from clouds.errors import BadDisk, Conflict, NotFound, NotOffered, OperationFailed, SourceChanged
 from clouds.oci.session import OciSession
 from clouds.oci.uploads import OciUploads, Record
@@ -48,8 +48,9 @@ class OciImages:
             raise Conflict(f"the cursor is of {resume.disk}, not of {disk}", "Give the cursor of this step's token.")
         if source.size > LARGEST:
             raise BadDisk(f"the disk has {source.size} bytes; Oracle imports {LARGEST}", "Move it by other means.")
-        note(resume or Cursor(disk=disk))
-        found = survey(source, SECTOR)
+        cursor = resume or Cursor(disk=disk)
+        note(cursor)
+        found = survey(source, SECTOR, lambda: note(cursor))
         record = self._uploads.whole(disk)
         if record is None:
             fresh = Record(order.name, order.token, found.content, found.size)
@@ -151,6 +152,8 @@ class OciImages:
                 if piece.block is not None:
                     digest.add(piece.block.index, hashlib.sha256(piece.block.data).digest())
                     count += 1
+                    if count % BEAT_EVERY == 0:  # much may be read here before anything is sent
+                        note(cursor)
                     after[piece.block.index] = Cursor(
                         disk=disk, next_block=piece.block.index + 1, sent=count, prefix=digest.hexdigest()
                     )

@@ -18,7 +18,7 @@ from typing import Any
 
 from clouds.disks.content import BLOCK
 from clouds.disks.survey import Piece
-from clouds.errors import Busy, NotFound
+from clouds.errors import Busy, Conflict, NotFound
 from clouds.oci.session import OciSession
 
 FOLDER = "novacron/"
@@ -61,7 +61,13 @@ class OciUploads:
         """Of an upload that is not finished."""
         with suppress(NotFound):
             answer = self._call(f"read the record of {disk}'s upload", "get_object", self._note(disk))
-            return Record(**json.loads(answer.data.content))
+            try:
+                return Record(**json.loads(answer.data.content))
+            except (TypeError, ValueError) as error:
+                raise Conflict(
+                    f"the record of {disk}'s upload in the bucket is not ours: {error}",
+                    "See who writes there, and delete it.",
+                ) from error
         return None
 
     def begin(self, disk: str, fresh: Record, length: int) -> Record:

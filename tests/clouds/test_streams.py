@@ -89,6 +89,17 @@ def test_tables_of_a_large_qcow2_are_counted_too(tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image], check=True)
 
 
+def test_a_long_survey_can_be_ended() -> None:
+    class Enough(Exception):
+        pass
+
+    def end() -> None:
+        raise Enough
+
+    with pytest.raises(Enough):
+        survey(MemoryDisk(300 * BLOCK), GIB, end)
+
+
 def test_a_survey_counts_neighbours_as_one_run() -> None:
     found = survey(small_disk(0, 1, 2, 7), GIB)
     assert (found.runs, found.count, found.size) == (((0, 3), (7, 1)), 4, GIB)

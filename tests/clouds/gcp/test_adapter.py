@@ -161,6 +161,12 @@ def test_what_google_keeps_of_a_part_is_what_counts(gcp: GcpCloud, images: Image
     assert gcp.content(images.import_disk(order(), source, ignore).disk) == source.blocks()
 
 
+def test_a_google_that_takes_nothing_is_unavailable(gcp: GcpCloud, images: ImageImport) -> None:
+    gcp.server.storage.take_at_most = 0
+    with pytest.raises(errors.Unavailable, match="took none of bytes"):
+        images.import_disk(order(), small_disk(), ignore)
+
+
 def test_bytes_that_changed_on_the_way_are_seen_before_they_become_a_disk(gcp: GcpCloud, images: ImageImport) -> None:
     gcp.faults.on(PART, "damage", after=3)
     with pytest.raises(errors.Damaged, match="sent again"):
@@ -168,6 +174,20 @@ def test_bytes_that_changed_on_the_way_are_seen_before_they_become_a_disk(gcp: G
     assert gcp.things() == []
     source = small_disk()
     assert gcp.content(images.import_disk(order(), source, ignore).disk) == source.blocks()
+
+
+@pytest.mark.parametrize("told", ['{"session": 1}', "no record", None])
+def test_a_record_of_somebody_elses_is_not_followed(gcp: GcpCloud, images: ImageImport, told: str | None) -> None:
+    """Who may write into the bucket could else send the disk, and our credentials, where he likes."""
+    journal = Journal(deadly=4)
+    with pytest.raises(Killed):
+        images.import_disk(order(), small_disk(), journal)
+    (record,) = gcp.server.storage.objects.values()
+    record.data = told.encode() if told else record.data.replace(b"http://127.0.0.1:", b"http://127.0.0.2:")
+    sent = gcp.sent()
+    with pytest.raises(errors.Conflict, match="is not ours"):
+        images.import_disk(order(), small_disk(), ignore)
+    assert gcp.sent() == sent
 
 
 def test_nothing_of_an_upload_stays_in_the_bucket(gcp: GcpCloud, images: ImageImport) -> None:

@@ -13,7 +13,7 @@ from clouds import errors
 
 _AGAIN = "It is tried again."
 _LATER = "It is tried again; if it stays so, ask Oracle for a higher rate."
-PERMISSION = "Give this user's group the verbs in the compartment's IAM policy; docs/clouds.md has the statements."
+PERMISSION = "Give this user's group the verbs in the compartment's IAM policy; docs/clouds.md has the whole of it."
 NETWORK = "It is tried again; check the network and the endpoint."
 _CODES: tuple[tuple[type[errors.CloudError], str, str], ...] = (
     (errors.Throttled, r"TooManyRequests", _LATER),

@@ -16,7 +16,7 @@ from tests.clouds.faults import FaultPlan
 
 @dataclass(frozen=True)
 class Calls:
-    """The provider's names of the operations that matter to the suite."""
+    """The provider's names of the operations that matter to the suite, and what is its own way."""
 
     start: str
     """Begins an upload."""
@@ -29,6 +29,12 @@ class Calls:
     get: str
     list: str
     """Of instances, like `get`."""
+    disks_of_an_image: int = 2
+    """That the suite makes one of; some clouds have no more than one."""
+    gives_disks_up: bool = True
+    """A disk that came whole can still end badly. Elsewhere only an image of it can."""
+    priced: bool = True
+    """The repository has prices."""
 
 
 class Cloud(Protocol):
@@ -38,12 +44,6 @@ class Cloud(Protocol):
     calls: Calls
     size: str
     """Of an instance: one that exists."""
-    disks_of_an_image: int
-    """That the suite makes one of; some clouds have no more than one."""
-    gives_disks_up: bool
-    """An upload that came whole can still end badly."""
-    priced: bool
-    """The repository has prices."""
 
     @property
     def settings(self) -> CloudSettings: ...

@@ -23,9 +23,6 @@ class AwsCloud:
         list="DescribeInstances",
     )
     size = "t3.micro"
-    disks_of_an_image = 2
-    gives_disks_up = True
-    priced = True
 
     def __init__(self, server: AwsServer) -> None:
         self.server = server

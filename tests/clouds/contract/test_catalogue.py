@@ -38,7 +38,7 @@ def test_quotas_have_a_name_and_a_limit(cloud: Cloud, catalogue: Catalogue) -> N
 
 def test_prices_say_their_day_and_source_and_are_none_where_no_source_is(cloud: Cloud, catalogue: Catalogue) -> None:
     prices = catalogue.prices()
-    if not cloud.priced:
+    if not cloud.calls.priced:
         assert prices == ()
         return
     assert {price.per for price in prices} == {"hour", "gb-month", "gb"}

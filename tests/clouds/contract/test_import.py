@@ -131,7 +131,7 @@ def test_a_quota_ends_an_upload_that_goes_on_when_there_is_room(cloud: Cloud, im
 
 
 def test_a_disk_that_the_cloud_gives_up_is_told(cloud: Cloud, images: ImageImport) -> None:
-    if not cloud.gives_disks_up:  # then the image of it is what may fail
+    if not cloud.calls.gives_disks_up:  # then the image of it is what may fail
         disk = images.import_disk(order(), small_disk(), ignore).disk
         cloud.faults.on(cloud.calls.create_image, "fail")
         with pytest.raises(OperationFailed, match="another step's token"):
@@ -148,7 +148,7 @@ def test_a_disk_that_the_cloud_gives_up_is_told(cloud: Cloud, images: ImageImpor
 def test_disks_make_one_image(cloud: Cloud, images: ImageImport) -> None:
     disks = [
         images.import_disk(order(f"disk/{n}", f"vm-1-vd{n}"), small_disk(n), ignore).disk
-        for n in range(cloud.disks_of_an_image)
+        for n in range(cloud.calls.disks_of_an_image)
     ]
     cloud.faults.on(cloud.calls.create_image, "lose")
     made = images.create_image(image_order(*disks))

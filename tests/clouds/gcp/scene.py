@@ -23,9 +23,6 @@ class GcpCloud:
         list="instances.aggregatedList",
     )
     size = "e2-medium"
-    disks_of_an_image = 2
-    gives_disks_up = True
-    priced = True
 
     def __init__(self, server: GcpServer) -> None:
         self.server = server

@@ -21,11 +21,11 @@ class OciCloud:
         reboot="InstanceAction",
         get="GetInstance",
         list="ListInstances",
+        disks_of_an_image=1,
+        gives_disks_up=False,
+        priced=False,
     )
     size = "VM.Standard.E5.Flex:2:32"
-    disks_of_an_image = 1
-    gives_disks_up = False
-    priced = False
 
     def __init__(self, server: OciServer) -> None:
         self.server = server

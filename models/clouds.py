@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from models.base import Count, Model, Name, Seconds, Text
 
@@ -65,6 +66,15 @@ class AwsSettings(Model):
     calls: CallSettings = CallSettings()
 
 
+def _no_token_in_the_clear(url: str) -> str:
+    if url.startswith("http://") and urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{url} would carry tokens and disks unencrypted: use https, or a loopback address")
+    return url
+
+
+ClosedUrl = Annotated[Url, AfterValidator(_no_token_in_the_clear)]
+
+
 class GcpSettings(Model):
     """A Google Cloud project in one region. Credentials come from google.auth's own chain, never from here."""
 
@@ -78,7 +88,9 @@ class GcpSettings(Model):
     """Disks pass through it on their way in; nothing stays there. Without retention rules and soft delete."""
     external_address: bool = False
     """Give instances an address that the internet reaches."""
-    endpoints: Annotated[dict[Literal["compute", "storage"], Url], Field(max_length=2)] = Field(default_factory=dict)
+    endpoints: Annotated[dict[Literal["compute", "storage"], ClosedUrl], Field(max_length=2)] = Field(
+        default_factory=dict
+    )
     """An address for one service: Private Service Connect, or a test's server."""
     calls: CallSettings = CallSettings()
 
@@ -106,7 +118,7 @@ class OciSettings(Model):
     profile: Name = "DEFAULT"
     public_address: bool = False
     """Give instances an address that the internet reaches."""
-    endpoints: Annotated[dict[Literal["core", "storage", "limits"], Url], Field(max_length=3)] = Field(
+    endpoints: Annotated[dict[Literal["core", "storage", "limits"], ClosedUrl], Field(max_length=3)] = Field(
         default_factory=dict
     )
     """An address for one service: a private endpoint, or a test's server."""

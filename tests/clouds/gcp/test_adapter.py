@@ -263,6 +263,8 @@ def test_settings_are_told_apart_by_their_cloud() -> None:
     assert isinstance(read.validate_python({"cloud": "aws", "region": "eu-west-1"}), AwsSettings)
     with pytest.raises(ValidationError, match="bucket"):
         read.validate_python({"cloud": "gcp", **told, "bucket": "No Bucket"})
+    with pytest.raises(ValidationError, match="use https, or a loopback address"):
+        read.validate_python({"cloud": "gcp", **told, "endpoints": {"storage": "http://storage.example.com"}})
 
 
 def test_a_region_without_prices_has_none() -> None:

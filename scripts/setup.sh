@@ -90,7 +90,7 @@ make_venv() {
     quietly "$python" -m venv .venv
   fi
   step "installing Python packages into .venv"
-  quietly .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[aws,kvm,lab,postgres,otel,dev]'
+  quietly .venv/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[aws,azure,kvm,lab,postgres,otel,dev]'
   echo "$stamp" >.venv/.setup
 }
 

@@ -6,11 +6,11 @@ delta is a new disk: what did not change is copied from the base inside Azure (P
 changed blocks are sent. That copy takes Azure time in proportion to the base, in every round.
 
 Out: page ranges of a snapshot or of a disk that no running VM holds; a delta is the difference of two incremental
-snapshots of one disk. Azure knows no difference between disks that only look alike, so none between an imported disk and
-its deltas.
+snapshots of one disk. Azure knows no difference between disks that only look alike: there is none between an imported
+disk and its deltas.
 
-Cursor of a write: every block below `next_block` was acknowledged or copied. With `calls.parallel` n, a new process does
-at most the n steps again that were in flight. Cursor of a read: blocks below are flushed in the target.
+Cursor of a write: every block below `next_block` was acknowledged or copied. With `calls.parallel` n, a new process
+does at most the n steps again that were in flight. Cursor of a read: blocks below are flushed in the target.
 """
 
 from __future__ import annotations
@@ -127,10 +127,9 @@ class AzureBlocks:
             pages = Pages(leave, new.name)
             size = pages.size()
             written, cleared = pages.changes(earlier, size)
-            empty = _whole(cleared) - set(touched(size, written))
-            listed = (
-                (index, index not in empty) for index in sorted({*touched(size, written), *touched(size, cleared)})
-            )
+            filled = set(touched(size, written))
+            empty = _whole(cleared) - filled
+            listed = ((index, index not in empty) for index in sorted(filled | set(touched(size, cleared))))
             return self._receive(new, size, pages, listed, target, note, resume, delta=True)
 
     # Writing.

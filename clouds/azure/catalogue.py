@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from clouds import prices
 from clouds.azure.session import AzureSession
-from clouds.errors import Invalid
 from models.clouds import Architecture, Firmware, Price, Quota, Size, SizePage
 
 _ARCHITECTURES: dict[str, Architecture] = {"x64": "x86_64", "arm64": "arm64"}
 _FIRMWARE: dict[str, Firmware] = {"V1": "bios", "V2": "uefi"}
+_VCPUS = re.compile(r"cores|Family$", re.IGNORECASE)
 
 
 class AzureCatalogue:
@@ -18,20 +19,10 @@ class AzureCatalogue:
         self._azure = session
 
     def list_sizes(self, page: str = "", limit: int = 100) -> SizePage:
-        """Those that this subscription may use in the region. Azure sets the size of its pages itself, and mixes other
-        things into them: a long one is cut, and told in several; a page may hold none."""
-        skip, _, link = page.partition(" ")
-        if not (skip or "0").isdecimal():
-            raise Invalid(f"cannot list sizes: {page[:100]!r} is no page", "Begin again with an empty page.")
-        start, region = int(skip or 0), self._azure.settings.region
-        found, after = self._azure.page(
-            "list sizes", "resource_skus", "list", link=link, filter=f"location eq '{region}'"
-        )
-        sizes = [size for told in found if (size := _size(told))]
-        items = sizes[start : start + max(1, min(limit, 1000))]
-        if start + len(items) < len(sizes):
-            return SizePage(items=tuple(items), next=f"{start + len(items)} {link}")
-        return SizePage(items=tuple(items), next=f"0 {after}" if after else "")
+        """Those that this subscription may use in the region. A page may hold none: Azure mixes other things in."""
+        where = f"location eq '{self._azure.settings.region}'"
+        items, after = self._azure.cut("list sizes", "resource_skus", "list", page=page, limit=limit, filter=where)
+        return SizePage(items=tuple(size for told in items if (size := _size(told))), next=after)
 
     def quotas(self) -> tuple[Quota, ...]:
         """Of compute in the region. A family of sizes that is not listed has a limit of none."""
@@ -41,9 +32,7 @@ class AzureCatalogue:
                 name=each.name.localized_value or each.name.value or "",
                 limit=each.limit,
                 used=each.current_value,
-                unit="vCPU"
-                if "cores" in (each.name.value or "").lower() or "Family" in (each.name.value or "")
-                else "",
+                unit="vCPU" if _VCPUS.search(each.name.value or "") else "",
             )
             for each in told
             if each.limit > 0
@@ -63,13 +52,12 @@ def _size(told: Any) -> Size | None:
     if architecture is None or "vCPUs" not in can or "MemoryGB" not in can:
         return None
     controllers = str(can.get("DiskControllerTypes") or "SCSI")
+    generations = str(can.get("HyperVGenerations") or "V1").split(",")
     return Size(
         name=told.name,
         vcpus=int(can["vCPUs"]),
         memory_mib=int(float(can["MemoryGB"]) * 1024),
         architecture=architecture,
-        firmware=tuple(
-            _FIRMWARE[each] for each in str(can.get("HyperVGenerations", "V1")).split(",") if each in _FIRMWARE
-        ),
+        firmware=tuple(_FIRMWARE[each] for each in generations if each in _FIRMWARE),
         drivers=("hv_vmbus", "hv_storvsc" if "SCSI" in controllers else "nvme", "hv_netvsc"),
     )

@@ -13,9 +13,7 @@ _QUOTA = "Ask for more under Quotas in the Azure portal, or remove what is no lo
 _PERMISSION = "Give these credentials the action; docs/clouds.md has the whole role."
 _AGAIN = "It is tried again."
 _RENEW = "Renew the credentials of this worker (az login, managed identity, client secret), and check its clock."
-_CREDENTIALS = (
-    "Check the credentials as azure-identity finds them: environment, workload or managed identity, az login."
-)
+_CREDENTIALS = "Give this worker credentials as azure-identity finds them: environment, managed identity, az login."
 
 _CODES: tuple[tuple[type[errors.CloudError], str, str], ...] = (
     (errors.Throttled, r"TooManyRequests|\w*RequestsThrottled|ServerBusy|SnapshotOperationRateExceeded", _LATER),

@@ -1,9 +1,9 @@
 """Bootable images: versions in a compute gallery, of specialised guests.
 
-A guest that was moved here has its users and its identity already, so it must not be provisioned as a new one: that is
-what Azure calls specialised, and what only galleries have (a managed image is always a generalised one). A definition of
-the image's name says what it is, and whose, in tags; its one version, 1.0.0, holds copies of the disks: these may go.
-Linux guests only.
+A guest that was moved here has its users and its identity already, so it must not be provisioned as a new one: Azure
+calls that specialised, and only galleries have it (a managed image is always a generalised one). A definition of the
+image's name says what it is, and whose, in tags; its one version, 1.0.0, holds copies of the disks: these may go. Linux
+guests only.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from clouds.azure.ids import ResourceId
 from clouds.azure.images import data_disks
 from clouds.azure.network import AzureNetwork
 from clouds.azure.session import ONCE, AzureSession
-from clouds.errors import Busy, Conflict, Final, Invalid, NotFound
+from clouds.errors import Busy, Conflict, Final, NotFound
 from clouds.tokens import TAG
 from models.clouds import Instance, InstanceDisk, InstanceOrder, InstancePage, InstanceState
 
@@ -38,19 +38,12 @@ class AzureInstances:
         self._network = AzureNetwork(session)
 
     def list_instances(self, page: str = "", limit: int = 100) -> InstancePage:
-        """Those of the resource group, without addresses (Azure keeps them elsewhere: `get_instance` has them). Azure
-        sets the size of its pages itself: a long one is cut, and told in several."""
-        skip, _, link = page.partition(" ")
-        if not (skip or "0").isdecimal():
-            raise Invalid(f"cannot list instances: {page[:100]!r} is no page", "Begin again with an empty page.")
-        start, group = int(skip or 0), self._azure.settings.resource_group
-        found, after = self._azure.page("list instances", PART, "list", group, link=link, expand="instanceView")
-        items = found[start : start + max(1, min(limit, 1000))]
-        if start + len(items) < len(found):
-            more = f"{start + len(items)} {link}"
-        else:
-            more = f"0 {after}" if after else ""
-        return InstancePage(items=tuple(self._instance(told) for told in items), next=more)
+        """Those of the resource group, without addresses: Azure keeps them elsewhere, `get_instance` has them."""
+        group = self._azure.settings.resource_group
+        items, after = self._azure.cut(
+            "list instances", PART, "list", group, page=page, limit=limit, expand="instanceView"
+        )
+        return InstancePage(items=tuple(self._instance(told) for told in items), next=after)
 
     def get_instance(self, instance: str) -> Instance:
         thing = self._find(instance)

@@ -45,7 +45,7 @@ class AzureNetwork:
 
     def addresses(self, ids: list[str]) -> tuple[list[str], list[str]]:
         """(private, public) of these interfaces, those of the first one first."""
-        private, public = list[str](), list[str]()
+        private, public = list[str | None](), list[str | None]()
         for text in ids:
             thing = self._azure.find(text, "networkInterfaces")
             told = self._azure.seek(
@@ -72,7 +72,7 @@ class AzureNetwork:
                 "Put their rules into one network security group.",
             )
         address = {"name": "primary", "properties": {"primary": True, "subnet": {"id": subnet}}}
-        rules = {"networkSecurityGroup": {"id": group} for group in order.security_groups}
+        rules = {"networkSecurityGroup": {"id": order.security_groups[0]}} if order.security_groups else {}
         return {
             "location": self._azure.settings.region,
             "tags": {"Name": order.name, TAG: token, ORDER_TAG: digest},

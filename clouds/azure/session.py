@@ -91,29 +91,41 @@ class AzureSession:
         with Told(what):
             return poller.result()
 
-    def page(
-        self, what: str, part: str, operation: str, *arguments: Any, link: str, **options: Any
+    def cut(
+        self, what: str, part: str, operation: str, *arguments: Any, page: str, limit: int, **options: Any
     ) -> tuple[list[Any], str]:
-        """One page of a list and where it goes on (""). `link` is path and query of the page's address: wherever a
-        caller has it from, the credentials go to no other host."""
-        if link and not link.startswith("/"):
-            raise Invalid(f"cannot {what}: {link[:100]!r} is no page of a list", "Begin again with an empty page.")
-        base = self.settings.endpoint_url or PUBLIC
-        listed = self.call(what, part, operation, *arguments, **options)
-        with Told(what):
-            pages = listed.by_page(base.rstrip("/") + link if link else None)
-            items = list(next(pages, ()))
-        told = urlsplit(pages.continuation_token or "")
-        return items, f"{told.path}?{told.query}" if told.path else ""
+        """At most `limit` (to 1000) items of a list, and where it goes on (""). Azure sets the size of its pages
+        itself: `page` is how many items of one were told already, and its address."""
+        skip, _, link = page.partition(" ")
+        if not (skip or "0").isdecimal() or not (link or "/").startswith("/"):
+            raise Invalid(f"cannot {what}: {page[:100]!r} is no page of a list", "Begin again with an empty page.")
+        found, after = self._page(what, part, operation, *arguments, link=link, **options)
+        start = int(skip or 0)
+        items = found[start : start + max(1, min(limit, 1000))]
+        if start + len(items) < len(found):
+            return items, f"{start + len(items)} {link}"
+        return items, f"0 {after}" if after else ""
 
     def pages(self, what: str, part: str, operation: str, *arguments: Any, **options: Any) -> Iterator[Any]:
         """All items of a list."""
         link = ""
         while True:
-            items, link = self.page(what, part, operation, *arguments, link=link, **options)
+            items, link = self._page(what, part, operation, *arguments, link=link, **options)
             yield from items
             if not link:
                 return
+
+    def _page(
+        self, what: str, part: str, operation: str, *arguments: Any, link: str, **options: Any
+    ) -> tuple[list[Any], str]:
+        """One of Azure's pages and the path of the next one's address. Only its path is kept: wherever a caller has a
+        page from, the credentials go to no other host."""
+        listed = self.call(what, part, operation, *arguments, **options)
+        with Told(what):
+            pages = listed.by_page((self.settings.endpoint_url or PUBLIC).rstrip("/") + link if link else None)
+            items = list(next(pages, ()))
+        told = urlsplit(pages.continuation_token or "")
+        return items, f"{told.path}?{told.query}" if told.path else ""
 
     def wait(self, what: str, ready: Callable[[], bool], beat: Callable[[], None]) -> None:
         """Until `ready()`; `beat()` before each pause. Raises Unavailable after calls.finish_within."""
@@ -135,7 +147,7 @@ class AzureSession:
             raise _missing(error) from error
         calls = self.settings.calls
 
-        class Backoff(ExponentialRetry):
+        class Backoff(ExponentialRetry):  # type: ignore[misc]  # mypy does not read azure's types
             """The SDK's own first pause is 15 s."""
 
             def get_backoff_time(self, settings: dict[str, Any]) -> float:
@@ -217,7 +229,7 @@ def _polling(left: Event, pause: float) -> Any:
     """The SDK's polling, whose thread ends when the caller has left."""
     from azure.mgmt.core.polling.arm_polling import ARMPolling
 
-    class Polling(ARMPolling):
+    class Polling(ARMPolling):  # type: ignore[misc]
         def _sleep(self, delay: float) -> None:
             if left.wait(delay):
                 raise Unavailable("nobody waits for the operation any more", "Look at the thing's state.")
@@ -229,7 +241,7 @@ def _loopback_bearer(credential: Any, scope: str) -> Any:
     """Tokens go unencrypted to this machine's own loopback only: the settings allow http for no other host."""
     from azure.core.pipeline.policies import BearerTokenCredentialPolicy
 
-    class Bearer(BearerTokenCredentialPolicy):
+    class Bearer(BearerTokenCredentialPolicy):  # type: ignore[misc]
         def on_request(self, request: Any) -> None:
             request.context.options["enforce_https"] = False
             super().on_request(request)

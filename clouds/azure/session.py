@@ -85,7 +85,8 @@ class AzureSession:
                     raise self._late(what)
                 if beat:
                     beat()
-                poller.wait(max(calls.poll, 0.01))
+                with Told(what):
+                    poller.wait(max(calls.poll, 0.01))
         finally:
             left.set()
         with Told(what):

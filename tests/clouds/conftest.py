@@ -11,9 +11,11 @@ import pytest
 from clouds.capabilities import CAPABILITIES, CLOUDS, OFFERS
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.aws.server import AwsServer
+from tests.clouds.azure.scene import AzureCloud
+from tests.clouds.azure.server import IDENTITY, AzureServer
 from tests.clouds.scene import Cloud
 
-BUILT = ("aws",)
+BUILT = ("aws", "azure")
 """Adapters that the contract suite runs for."""
 
 
@@ -39,6 +41,27 @@ def aws(aws_of_the_session: AwsCloud) -> Iterator[AwsCloud]:
     aws_of_the_session.server.reset()
     yield aws_of_the_session
     assert aws_of_the_session.server.drift == []
+
+
+@pytest.fixture(scope="session")
+def azure_of_the_session() -> Iterator[AzureCloud]:
+    """The SDK's real credential chain finds a managed identity, whose tokens the fake gives out."""
+    server = AzureServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AZURE_", "MSI_", "IDENTITY_"))]:
+            patch.delenv(name)
+        patch.setenv("IDENTITY_ENDPOINT", f"{server.url}/identity")
+        patch.setenv("IDENTITY_HEADER", IDENTITY)
+        yield AzureCloud(server)
+    server.close()
+
+
+@pytest.fixture
+def azure(azure_of_the_session: AzureCloud) -> Iterator[AzureCloud]:
+    """A fresh resource group. The test fails when anything went over the wire that the SDK's models do not know."""
+    azure_of_the_session.server.reset()
+    yield azure_of_the_session
+    assert azure_of_the_session.server.drift == []
 
 
 @pytest.fixture(params=BUILT)

@@ -9,7 +9,7 @@ from typing import Protocol
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK
 from clouds.tokens import token
-from models.clouds import AwsSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
+from models.clouds import CloudSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
 from tests.clouds.faults import FaultPlan
 
 
@@ -26,17 +26,23 @@ class Calls:
     create_instance: str
     reboot: str
     get: str
+    limited: tuple[str, int]
+    """A call of an upload that a quota can refuse, and how many of them go well first."""
 
 
 class Cloud(Protocol):
     """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
 
-    settings: AwsSettings
+    settings: CloudSettings
     adapter: Adapter
     faults: FaultPlan
     calls: Calls
     size: str
     """Of an instance: one that exists."""
+    images_hold_disks: bool
+    """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    deltas_are_of_one_line: bool
+    """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
     def sent(self) -> int:
         """Bytes of disk content that the cloud took so far, repeated ones too."""
@@ -127,9 +133,13 @@ def boot_image(cloud: Cloud) -> str:
     images = cloud.adapter.image_import
     assert images is not None
     disk = images.import_disk(order("boot"), small_disk(0, 1), ignore).disk
-    return images.create_image(
+    image = images.create_image(
         ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,))
     ).id
+    for _ in range(20):
+        if images.get_image(image).state == "ready":
+            return image
+    raise AssertionError(f"{image} is not ready")
 
 
 def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from clouds.adapters import connect
 from clouds.disks.content import RawFile
-from models.clouds import AwsSettings, Cursor
+from models.clouds import CloudSettings, Cursor
 from tests.clouds.scene import order
 
 
@@ -21,7 +23,8 @@ def main(folder: Path) -> None:
         fresh.replace(folder / "cursor.json")
         print("kept", flush=True)
 
-    adapter = connect(AwsSettings.model_validate_json((folder / "settings.json").read_text()))
+    settings = TypeAdapter[CloudSettings](CloudSettings).validate_json((folder / "settings.json").read_text())
+    adapter = connect(settings)
     assert adapter.image_import is not None
     with RawFile(folder / "disk.raw") as source:
         adapter.image_import.import_disk(order(), source, keep)

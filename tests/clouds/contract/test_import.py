@@ -122,10 +122,11 @@ def test_a_passing_fault_in_any_step_is_not_seen(cloud: Cloud, images: ImageImpo
 
 def test_a_quota_ends_an_upload_that_goes_on_when_there_is_room(cloud: Cloud, images: ImageImport) -> None:
     source, journal = small_disk(), Journal()
-    cloud.faults.on(cloud.calls.write, "quota", after=3)
+    call, after = cloud.calls.limited
+    cloud.faults.on(call, "quota", after=after)
     with pytest.raises(QuotaExceeded, match="Ask for more"):
         images.import_disk(order(), source, journal)
-    arrived = images.import_disk(order(), source, ignore, journal.kept[-1])
+    arrived = images.import_disk(order(), source, ignore, journal.kept[-1] if journal.kept else None)
     assert cloud.content(arrived.disk) == source.blocks()
 
 
@@ -161,8 +162,9 @@ def test_everything_can_be_cleaned_up_twice(cloud: Cloud, images: ImageImport) -
     journal = Journal(deadly=3)
     with pytest.raises(Killed):
         images.import_disk(order("half"), small_disk(), journal)
-    with pytest.raises(Conflict):
-        images.delete_disk(disk)
+    if cloud.images_hold_disks:
+        with pytest.raises(Conflict):
+            images.delete_disk(disk)
     for _ in range(2):
         images.delete_image(image)
         images.delete_disk(disk)

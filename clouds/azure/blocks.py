@@ -15,7 +15,7 @@ does at most the n steps again that were in flight. Cursor of a read: blocks bel
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -154,14 +154,17 @@ class AzureBlocks:
         if there.size != size:
             raise source_changed(cursor.disk)
         tally = Tally()
-        if there.state == "ready":
+        sent = there.state == "ready" or CONTENT_TAG in there.tags  # all of it, by an attempt that died at its end
+        if sent:
             for _ in unsent(moved, cursor, tally, done=True):
                 pass
             if there.tags.get(CONTENT_TAG) != tally.content.hexdigest():
                 raise source_changed(cursor.disk)
         else:
             self._upload(order, size, base, copies, unsent(moved, cursor, tally, done=False), note, cursor)
-            self._complete(cursor.disk, there, tally, lambda: note(cursor))
+            self._mark(cursor.disk, there, tally)
+        if there.state != "ready":
+            self._complete(cursor.disk, lambda: note(cursor))
         return Transferred(disk=cursor.disk, size=size, content=tally.content.hexdigest(), blocks=tally.count)
 
     def _start(self, order: DiskOrder, size: int, parent: str) -> ResourceId:
@@ -210,10 +213,13 @@ class AzureBlocks:
                     note(cursor)
             pages.write(size, footer(size, order.token))
 
-    def _complete(self, disk: str, there: Snapshot, tally: Tally, beat: Any) -> None:
+    def _mark(self, disk: str, there: Snapshot, tally: Tally) -> None:
         thing = self._azure.find(disk, "disks")
-        tags = {**there.tags, CONTENT_TAG: tally.content.hexdigest()}
-        self._azure.run(f"tag {thing.name}", "disks", "begin_update", *thing.path, {"tags": tags}, beat=beat)
+        body = {"tags": {**there.tags, CONTENT_TAG: tally.content.hexdigest()}}
+        self._azure.run(f"tag {thing.name}", "disks", "begin_update", *thing.path, body)
+
+    def _complete(self, disk: str, beat: Callable[[], None]) -> None:
+        thing = self._azure.find(disk, "disks")
         try:
             revoke(self._azure, thing, beat)
         except OperationFailed as error:

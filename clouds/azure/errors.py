@@ -70,6 +70,8 @@ _NETWORK = "It is tried again; check the network and the endpoint."
 
 def translate(error: Exception, what: str) -> Exception:
     """Ours for one of azure-core's; any other is a bug and passes unchanged. `what` names the act."""
+    if isinstance(error, errors.CloudError):
+        return error
     from azure.core import exceptions as theirs
 
     if not isinstance(error, theirs.AzureError):

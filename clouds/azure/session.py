@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import Event, Lock
 from typing import Any
 from urllib.parse import urlsplit
@@ -89,6 +90,8 @@ class AzureSession:
                     poller.wait(max(calls.poll, 0.01))
         finally:
             left.set()
+            with suppress(Exception):  # nothing goes on behind the caller's back; its error is told below
+                poller.wait()
         with Told(what):
             return poller.result()
 

@@ -177,7 +177,7 @@ class AzureServer:
             return 204, {}, b""
         (number,) = [number for number, operation in self.arm.operations.items() if operation is done]
         headers = {f: f"{self.url}/operations/{number}/{f.lower()}" for f in ("Azure-AsyncOperation", "Location")}
-        headers["Retry-After"] = self._later(f"/operations/{number}/azure-asyncoperation") if self.pause else "0"
+        headers["Retry-After"] = str(int(self.pause))  # the SDK looks once at once
         status = 202
         if asked.method == "PUT":
             status = CREATED.get(kind, 202)

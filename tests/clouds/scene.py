@@ -33,9 +33,7 @@ class Calls:
 class Cloud(Protocol):
     """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
 
-    settings: CloudSettings
     adapter: Adapter
-    faults: FaultPlan
     calls: Calls
     size: str
     """Of an instance: one that exists."""
@@ -43,6 +41,12 @@ class Cloud(Protocol):
     """An image needs the disks that it was made of. Elsewhere it is a copy."""
     deltas_are_of_one_line: bool
     """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
+
+    @property
+    def settings(self) -> CloudSettings: ...
+
+    @property
+    def faults(self) -> FaultPlan: ...
 
     def sent(self) -> int:
         """Bytes of disk content that the cloud took so far, repeated ones too."""

@@ -423,7 +423,7 @@ def told(thing: Thing, view: bool = False) -> dict[str, Any]:
 
 
 def skus() -> list[dict[str, Any]]:
-    rows = [{"resourceType": "disks", "name": "StandardSSD_LRS", "locations": [REGION]}]
+    rows: list[dict[str, Any]] = [{"resourceType": "disks", "name": "StandardSSD_LRS", "locations": [REGION]}]
     for name, can in SIZES.items():
         row = {
             "resourceType": "virtualMachines",

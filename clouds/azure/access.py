@@ -30,7 +30,7 @@ class Leave:
         self._lock = Lock()
         self._blobs: list[Any] = []
         self.address = ""
-        self._renew(seen="")
+        self.renew(seen="")
 
     def do(self, what: str, use: Callable[[Any], T]) -> T:
         """`use(client)`, twice when its address is not good any more. Raises clouds.errors."""
@@ -39,7 +39,7 @@ class Leave:
             with Told(what):
                 return use(self._blobs[-1])
         except CredentialsExpired:
-            self._renew(address)
+            self.renew(address)
         with Told(what):
             return use(self._blobs[-1])
 
@@ -47,10 +47,11 @@ class Leave:
         for blob in self._blobs:
             blob.close()
 
-    def _renew(self, seen: str) -> None:
+    def renew(self, seen: str) -> None:
+        """Another address, unless somebody has asked for one since `seen` was used."""
         with self._lock:
             if self.address != seen:
-                return  # another thread did
+                return
             told = self._azure.run(
                 f"get access to {self._thing.name}",
                 self._thing.kind,

@@ -52,6 +52,25 @@ class _Copying:
     count: int
 
 
+class _Mine:
+    """Which blocks of the new disk this attempt accounts for: an earlier one may have written others, of a source that
+    was another one then, and Azure compares nothing at the end."""
+
+    def __init__(self, size: int, copies: list[_Copying]) -> None:
+        self._size, self.copies = size, copies
+        self._blocks = bytearray(-(-size // BLOCK))
+        for copy in copies:
+            self._blocks[copy.first : copy.first + copy.count] = b"\1" * copy.count
+
+    def noting(self, moved: Iterator[Block]) -> Iterator[Block]:
+        for block in moved:
+            self._blocks[block.index] = 1
+            yield block
+
+    def all_of(self, written: list[Range]) -> bool:
+        return all(self._blocks[index] for index in touched(self._size, written))
+
+
 class AzureBlocks:
     """ImageImport, ImageExport and BlockDelta as far as they move blocks."""
 
@@ -148,7 +167,9 @@ class AzureBlocks:
     ) -> Transferred:
         cursor = resume or Cursor(disk=str(self._start(order, size, parent)))
         note(cursor)
-        there = self.get_snapshot(cursor.disk)
+        thing = self._azure.find(cursor.disk, *DISKS)
+        told = self._azure.call(f"find {thing.name}", thing.kind, "get", *thing.path)
+        there = _snapshot(thing, told)
         if there.state == "failed":
             raise OperationFailed(f"Azure gave disk {cursor.disk} up", _OTHER_TOKEN)
         if there.size != size:
@@ -161,7 +182,10 @@ class AzureBlocks:
             if there.tags.get(CONTENT_TAG) != tally.content.hexdigest():
                 raise source_changed(cursor.disk)
         else:
-            self._upload(order, size, base, copies, unsent(moved, cursor, tally, done=False), note, cursor)
+            mine = _Mine(size, list(copies))
+            sendings = unsent(mine.noting(moved), cursor, tally, done=False)
+            begun = told.disk_state == "ActiveUpload"
+            self._upload(order, size, base, mine, sendings, note, cursor, begun=begun)
             self._mark(cursor.disk, there, tally)
         if there.state != "ready":
             self._complete(cursor.disk, lambda: note(cursor))
@@ -187,10 +211,12 @@ class AzureBlocks:
         order: DiskOrder,
         size: int,
         base: Leave | None,
-        copies: Iterable[_Copying],
+        mine: _Mine,
         sendings: Iterator[Sending],
         note: Note,
         cursor: Cursor,
+        *,
+        begun: bool,
     ) -> None:
         thing = self._azure.find(cursor.disk, "disks")
         with writing(self._azure, thing) as leave:
@@ -204,13 +230,15 @@ class AzureBlocks:
                     offset, end = step.first * BLOCK, min(size, (step.first + step.count) * BLOCK)
                     pages.copy(base, offset, end - offset)
 
-            with closing(in_order(put, _merged(copies, sendings, cursor.next_block), self._parallel)) as results:
+            with closing(in_order(put, _merged(mine.copies, sendings, cursor.next_block), self._parallel)) as results:
                 for step, _ in results:
                     if isinstance(step, Sending):
                         cursor = step.cursor(cursor.disk)
                     else:
                         cursor = cursor.model_copy(update={"next_block": step.first + step.count})
                     note(cursor)
+            if begun and not mine.all_of(pages.ranges(size)):
+                raise source_changed(cursor.disk)
             pages.write(size, footer(size, order.token))
 
     def _mark(self, disk: str, there: Snapshot, tally: Tally) -> None:

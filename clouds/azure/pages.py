@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from clouds.azure.access import Leave
 from clouds.capabilities import Range
 from clouds.disks.vhd import FOOTER
+from clouds.errors import CloudError
 
 PIECE = 4 << 20
 """Bytes that one call writes, copies or reads at most."""
@@ -38,10 +39,19 @@ class Pages:
 
     def copy(self, source: Leave, offset: int, length: int) -> None:
         """From another disk, inside Azure: no bytes go through here."""
-        self._leave.do(
-            f"copy {length} bytes at {offset} to {self._name}",
-            lambda blob: blob.upload_pages_from_url(source.address, offset, length, offset),
-        )
+
+        def ask(address: str) -> None:
+            what = f"copy {length} bytes at {offset} to {self._name}"
+            self._leave.do(what, lambda blob: blob.upload_pages_from_url(address, offset, length, offset))
+
+        address = source.address
+        try:
+            ask(address)
+        except CloudError as error:
+            if error.code != "CannotVerifyCopySource":
+                raise
+            source.renew(address)  # it expired, or another transfer of the same disk took it back
+            ask(source.address)
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(

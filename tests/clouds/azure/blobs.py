@@ -152,7 +152,10 @@ class Blobs:
         return 201, {**_blob_headers(), "Content-MD5": digest, "x-ms-blob-sequence-number": "0"}, b""
 
     def _copy(self, blob: Blob, asked: Asked) -> Answer:
-        source = self._leave(asked.headers["x-ms-copy-source"], "Read")
+        try:
+            source = self._leave(asked.headers["x-ms-copy-source"], "Read")
+        except AzureFault as fault:
+            raise AzureFault("CannotVerifyCopySource", fault.message, fault.status) from fault
         start, length = self._span(blob, asked.headers["x-ms-range"])
         at, many = self._span(source.blob, asked.headers["x-ms-source-range"])
         if asked.body or many != length:

@@ -18,7 +18,7 @@ from clouds.azure.instances import AzureInstances
 from clouds.capabilities import BlockDelta, ImageExport, ImageImport
 from clouds.disks.content import BLOCK
 from clouds.tokens import token
-from models.clouds import AzureSettings, DeltaOrder, ImageOrder
+from models.clouds import AzureSettings, Cursor, DeltaOrder, ImageOrder
 from tests.clouds.azure.arm import NOT_HERE, ROOT, SIZES, SUBSCRIPTION
 from tests.clouds.azure.scene import AzureCloud
 from tests.clouds.scene import Journal, Killed, MemoryDisk, boot_image, ignore, instance_order, order, small_disk
@@ -141,6 +141,20 @@ def test_an_upload_whose_address_expires_asks_for_another(azure: AzureCloud, dis
     arrived = disks.import_disk(order(), source, ignore)
     assert azure.content(arrived.disk) == source.blocks()
     assert azure.faults.count("POST disks/beginGetAccess") == 2
+
+
+def test_a_delta_whose_base_is_closed_by_somebody_else_asks_for_it_again(
+    azure: AzureCloud, disks: ImageImport, delta: BlockDelta
+) -> None:
+    source = small_disk()
+    base = disks.import_disk(order(), source, ignore).disk
+    asked = DeltaOrder(name="vm-1-vda", token=token("move", "delta"), base=base)
+
+    def close_all(_: Cursor) -> None:
+        azure.server.arm.blobs.expire()
+
+    moved = delta.import_delta(asked, source, ((2 * BLOCK, 1),), close_all)
+    assert azure.content(moved.disk) == source.blocks()
 
 
 def test_an_upload_goes_on_after_days(azure: AzureCloud, disks: ImageImport) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from clouds.capabilities import ImageImport
 from clouds.disks.content import BLOCK, content_hash
-from clouds.errors import Conflict, NotFound, OperationFailed, QuotaExceeded, SourceChanged
+from clouds.errors import Conflict, Final, NotFound, OperationFailed, QuotaExceeded, SourceChanged
 from clouds.tokens import token
 from models.clouds import Cursor, ImageOrder
 from tests.clouds.faults import Kind
@@ -99,6 +99,18 @@ def test_a_source_that_changed_behind_a_crash_is_not_mixed(cloud: Cloud, images:
     with pytest.raises(SourceChanged, match="another step's token"):
         images.import_disk(order(), source, ignore, journal.kept[-1])
     assert images.get_snapshot(journal.kept[-1].disk).state == "pending", "it was not completed"
+
+
+def test_what_a_lost_attempt_sent_of_another_source_is_not_mixed_in(cloud: Cloud, images: ImageImport) -> None:
+    """Its cursor is lost; blocks that it sent read as zeros now, and zeros are not sent."""
+    source = small_disk()
+    with pytest.raises(Killed):
+        images.import_disk(order(), source, Journal(deadly=5))
+    source.zero(0, BLOCK)
+    journal = Journal()
+    with pytest.raises(Final):
+        images.import_disk(order(), source, journal)
+    assert images.get_snapshot(journal.kept[0].disk).state == "pending", "it was not completed"
 
 
 def test_a_complete_disk_is_not_taken_for_a_source_that_changed(cloud: Cloud, images: ImageImport) -> None:

@@ -7,6 +7,7 @@ checks on the way in and the SDK on the way out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from clouds.azure.access import Leave
 from clouds.capabilities import Range
@@ -54,18 +55,19 @@ class Pages:
             ask(source.address)
 
     def read(self, offset: int, length: int) -> bytes:
-        return bytes(
-            self._leave.do(
-                f"read {length} bytes at {offset} of {self._name}",
-                lambda blob: blob.download_blob(offset=offset, length=length, validate_content="md5").readall(),
+        def ask(blob: Any) -> bytes:
+            stream = blob.download_blob(
+                offset=offset, length=length, validate_content="md5", raw_response_hook=_untyped
             )
-        )
+            return bytes(stream.readall())
+
+        return self._leave.do(f"read {length} bytes at {offset} of {self._name}", ask)
 
     def ranges(self, size: int) -> list[Range]:
         """What was ever written and not cleared, without the footer."""
 
-        def ask(blob: object) -> list[Range]:
-            return [(told.start, told.end + 1) for told in blob.list_page_ranges()]  # type: ignore[attr-defined]
+        def ask(blob: Any) -> list[Range]:
+            return [(told.start, told.end + 1) for told in blob.list_page_ranges()]
 
         return _inside(self._leave.do(f"list the pages of {self._name}", ask), size)
 
@@ -97,6 +99,12 @@ class Pages:
             filled, emptied = ([(item["start"], item["end"] + 1) for item in part] for part in told)
             yield filled, emptied
             offset += length
+
+
+def _untyped(response: Any) -> None:
+    """The SDK lists all pages of a page blob after each read of one, and has no use for the list when the read is whole
+    already. It does not when it cannot tell what kind of blob it is."""
+    response.http_response.headers.pop("x-ms-blob-type", None)
 
 
 def _inside(spans: list[Range], size: int) -> list[Range]:

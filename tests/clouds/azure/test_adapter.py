@@ -197,6 +197,25 @@ def test_a_disk_ends_with_the_footer_of_a_fixed_vhd(azure: AzureCloud, disks: Im
     assert bytes(thing.blob.held[-512:-504]) == b"conectix"
 
 
+def test_a_read_is_one_call(azure: AzureCloud, disks: ImageImport, export: ImageExport) -> None:
+    """The SDK alone would list all pages with each."""
+    disk = disks.import_disk(order(), small_disk(), ignore).disk
+    export.export_disk(disk, MemoryDisk(small_disk().size), ignore)
+    assert (azure.faults.count("GET blob"), azure.faults.count("GET pagelist")) == (6, 1)
+
+
+def test_a_list_of_pages_that_comes_in_pages_is_read_to_its_end(
+    azure: AzureCloud, disks: ImageImport, export: ImageExport
+) -> None:
+    source = small_disk(0, 2, 4, 6, 8, 10)
+    disk = disks.import_disk(order(), source, ignore).disk
+    azure.server.arm.blobs.listed = 4
+    target = MemoryDisk(source.size)
+    export.export_disk(disk, target, ignore)
+    assert target.held == source.held
+    assert azure.faults.count("GET pagelist") == 2
+
+
 def test_a_delta_copies_inside_azure_what_did_not_change(
     azure: AzureCloud, disks: ImageImport, delta: BlockDelta
 ) -> None:
@@ -318,7 +337,7 @@ def test_a_name_that_another_vm_has_is_a_conflict(azure: AzureCloud, instances: 
 
 
 def test_an_image_that_is_not_ready_is_busy(azure: AzureCloud, disks: ImageImport, instances: AzureInstances) -> None:
-    azure.server.arm.slow = 50
+    azure.server.arm.slow = 10
     disk = disks.import_disk(order(), small_disk(0), ignore).disk
     image = disks.create_image(ImageOrder(name="slow", token=token("move", "image"), disks=(disk,)))
     assert image.state == "pending"

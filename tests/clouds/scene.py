@@ -15,7 +15,7 @@ from tests.clouds.faults import FaultPlan
 
 @dataclass(frozen=True)
 class Calls:
-    """The provider's names of the operations that matter to the suite."""
+    """The provider's names of the operations that matter to the suite, and what is its own way."""
 
     start: str
     """Begins an upload."""
@@ -26,8 +26,14 @@ class Calls:
     create_instance: str
     reboot: str
     get: str
-    limited: tuple[str, int]
-    """A call of an upload that a quota can refuse, and how many of them go well first."""
+    list: str
+    """Of instances, like `get`."""
+    limited: tuple[str, int] | None = None
+    """A call of an upload that a quota can refuse, and how many of them go well first; None: the fourth write."""
+    images_hold_disks: bool = True
+    """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    deltas_are_of_one_line: bool = True
+    """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
 
 class Cloud(Protocol):
@@ -37,14 +43,9 @@ class Cloud(Protocol):
     calls: Calls
     size: str
     """Of an instance: one that exists."""
-    images_hold_disks: bool
-    """An image needs the disks that it was made of. Elsewhere it is a copy."""
-    deltas_are_of_one_line: bool
-    """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
     @property
     def settings(self) -> CloudSettings: ...
-
     @property
     def faults(self) -> FaultPlan: ...
 

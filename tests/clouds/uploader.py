@@ -15,6 +15,8 @@ from clouds.disks.content import RawFile
 from models.clouds import CloudSettings, Cursor
 from tests.clouds.scene import order
 
+SETTINGS: TypeAdapter[CloudSettings] = TypeAdapter(CloudSettings)
+
 
 def main(folder: Path) -> None:
     def keep(cursor: Cursor) -> None:
@@ -23,8 +25,7 @@ def main(folder: Path) -> None:
         fresh.replace(folder / "cursor.json")
         print("kept", flush=True)
 
-    settings = TypeAdapter[CloudSettings](CloudSettings).validate_json((folder / "settings.json").read_text())
-    adapter = connect(settings)
+    adapter = connect(SETTINGS.validate_json((folder / "settings.json").read_text()))
     assert adapter.image_import is not None
     with RawFile(folder / "disk.raw") as source:
         adapter.image_import.import_disk(order(), source, keep)

@@ -20,11 +20,9 @@ class AwsCloud:
         create_instance="RunInstances",
         reboot="RebootInstances",
         get="DescribeInstances",
-        limited=("PutSnapshotBlock", 3),
+        list="DescribeInstances",
     )
     size = "t3.micro"
-    images_hold_disks = True
-    deltas_are_of_one_line = True
 
     def __init__(self, server: AwsServer) -> None:
         self.server = server

@@ -23,11 +23,12 @@ class AzureCloud:
         create_instance="PUT virtualMachines",
         reboot="POST virtualMachines/restart",
         get="GET virtualMachines",
+        list="GET virtualMachines",
         limited=("PUT disks", 0),
+        images_hold_disks=False,
+        deltas_are_of_one_line=False,
     )
     size = "Standard_D2s_v5"
-    images_hold_disks = False
-    deltas_are_of_one_line = False
 
     def __init__(self, server: AzureServer) -> None:
         self.server = server

@@ -63,7 +63,7 @@ def test_rounds_follow_each_other_and_come_home_as_a_difference(
         changed = (((5 + number) * BLOCK, 5),)
         disks.append(delta.import_delta(delta_order(disks[-1], f"round/{number}"), source, changed, ignore).disk)
     assert cloud.content(disks[2]) == source.blocks()
-    if not cloud.deltas_are_of_one_line:
+    if not cloud.calls.deltas_are_of_one_line:
         return
     home = small_disk()
     reads = cloud.faults.count(cloud.calls.read)
@@ -103,7 +103,7 @@ def test_base_and_changes_are_the_new_disk(
     step = f"delta/{number}/{first}/{second}"
     moved = delta.import_delta(delta_order(base.disk, step), source, changed, ignore)
     assert cloud.content(moved.disk) == source.blocks()
-    if not cloud.deltas_are_of_one_line:
+    if not cloud.calls.deltas_are_of_one_line:
         return
     delta.export_delta(base.disk, moved.disk, old, ignore)
     assert old.held == source.held

@@ -134,7 +134,7 @@ def test_a_passing_fault_in_any_step_is_not_seen(cloud: Cloud, images: ImageImpo
 
 def test_a_quota_ends_an_upload_that_goes_on_when_there_is_room(cloud: Cloud, images: ImageImport) -> None:
     source, journal = small_disk(), Journal()
-    call, after = cloud.calls.limited
+    call, after = cloud.calls.limited or (cloud.calls.write, 3)
     cloud.faults.on(call, "quota", after=after)
     with pytest.raises(QuotaExceeded, match="Ask for more"):
         images.import_disk(order(), source, journal)
@@ -174,7 +174,7 @@ def test_everything_can_be_cleaned_up_twice(cloud: Cloud, images: ImageImport) -
     journal = Journal(deadly=3)
     with pytest.raises(Killed):
         images.import_disk(order("half"), small_disk(), journal)
-    if cloud.images_hold_disks:
+    if cloud.calls.images_hold_disks:
         with pytest.raises(Conflict):
             images.delete_disk(disk)
     for _ in range(2):

@@ -35,6 +35,7 @@ class AzureSession:
     def __init__(self, settings: AzureSettings) -> None:
         self.settings = settings
         self._clients: dict[str, Any] = {}
+        self._credential: Any = None
         self._lock = Lock()
 
     # Names.
@@ -198,12 +199,12 @@ class AzureSession:
         local = base.startswith("http://")
         scope = f"{PUBLIC if local else base.rstrip('/')}/.default"
         again = calls.attempts - 1
-        credential = DefaultAzureCredential()
+        self._credential = self._credential or DefaultAzureCredential()
         return Client(
-            credential,
+            self._credential,
             settings.subscription,
             base_url=base,
-            authentication_policy=_loopback_bearer(credential, scope) if local else None,
+            authentication_policy=_loopback_bearer(self._credential, scope) if local else None,
             credential_scopes=[scope],
             retry_policy=RetryPolicy(retry_total=again, retry_connect=again, retry_read=again, retry_status=again),
             user_agent_policy=UserAgentPolicy(base_user_agent="novacron"),

@@ -127,11 +127,11 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "Catalogue": Offer(_WORKS, "DescribeInstanceTypes, Service Quotas, price file"),
     },
     "azure": {
-        "Instances": Offer(_LATER, "virtual machines of azure-mgmt-compute"),
-        "ImageImport": Offer(_LATER, "managed disk in Upload state, pages of a fixed VHD through its SAS"),
-        "ImageExport": Offer(_LATER, "page ranges of an incremental snapshot"),
-        "BlockDelta": Offer(_LATER, "page range difference of two incremental snapshots; in by an open upload"),
-        "Catalogue": Offer(_LATER, "resource SKUs, usages"),
+        "Instances": Offer(_WORKS, "virtual machines of one resource group"),
+        "ImageImport": Offer(_WORKS, "managed disk in Upload state, pages of a fixed VHD by SAS; compute gallery"),
+        "ImageExport": Offer(_WORKS, "page ranges of a snapshot or unused disk, each block's MD5 verified"),
+        "BlockDelta": Offer(_WORKS, "a new disk: base copied inside Azure, changes sent; out by snapshots' page diff"),
+        "Catalogue": Offer(_WORKS, "resource SKUs, usages, price file"),
     },
     "gcp": {
         "Instances": Offer(_WORKS, "Compute Engine"),

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 from models.base import Count, Model, Name, Seconds, Text
 
 Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
-CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
+CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
 """A provider's own id or path of a thing."""
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -125,7 +125,30 @@ class OciSettings(Model):
     calls: CallSettings = CallSettings()
 
 
-CloudSettings = Annotated[AwsSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
+class AzureSettings(Model):
+    """An Azure subscription, one region and one resource group of it. Credentials come from azure-identity's
+    DefaultAzureCredential chain, never from here."""
+
+    cloud: Literal["azure"] = "azure"
+    region: Region
+    subscription: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    resource_group: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_()][A-Za-z0-9_().-]{0,88}[A-Za-z0-9_()-]$")]
+    """Has to be there. Everything is made in it."""
+    gallery: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]{0,78}[A-Za-z0-9]$")] = "novacron"
+    """Compute gallery for images; made when the first image is."""
+    subnet: Annotated[str, StringConstraints(pattern=r"^(/subscriptions/[^\s?#]{1,480})?$")] = ""
+    """Resource id of the subnet of instances whose order names none: Azure has no default network."""
+    disk_type: Literal["Standard_LRS", "StandardSSD_LRS", "StandardSSD_ZRS", "Premium_LRS", "Premium_ZRS"] = (
+        "StandardSSD_LRS"
+    )
+    """Of imported disks and of instances' disks: price against speed."""
+    endpoint_url: ClosedUrl | None = None
+    """Of the resource manager: another Azure (government, China) or a test's server. Tokens go over it: https, or a
+    loopback address. None: the public Azure."""
+    calls: CallSettings = CallSettings()
+
+
+CloudSettings = Annotated[AwsSettings | AzureSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
 
 
 InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]

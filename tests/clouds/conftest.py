@@ -12,13 +12,15 @@ from clouds.capabilities import CAPABILITIES, CLOUDS, OFFERS
 from models.clouds import Cloud as CloudName
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.aws.server import AwsServer
+from tests.clouds.azure.scene import AzureCloud
+from tests.clouds.azure.server import IDENTITY, AzureServer
 from tests.clouds.gcp.scene import GcpCloud
 from tests.clouds.gcp.server import GcpServer
 from tests.clouds.oci.scene import OciCloud
 from tests.clouds.oci.server import OciServer
 from tests.clouds.scene import Cloud
 
-BUILT: tuple[CloudName, ...] = ("aws", "gcp", "oci")
+BUILT: tuple[CloudName, ...] = ("aws", "azure", "gcp", "oci")
 """Adapters that the contract suite runs for."""
 
 
@@ -89,6 +91,27 @@ def oci(oci_of_the_session: OciCloud) -> Iterator[OciCloud]:
     oci_of_the_session.server.reset()
     yield oci_of_the_session
     assert oci_of_the_session.server.drift == []
+
+
+@pytest.fixture(scope="session")
+def azure_of_the_session() -> Iterator[AzureCloud]:
+    """The SDK's real credential chain finds a managed identity, whose tokens the fake gives out."""
+    server = AzureServer()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("AZURE_", "MSI_", "IDENTITY_"))]:
+            patch.delenv(name)
+        patch.setenv("IDENTITY_ENDPOINT", f"{server.url}/identity")
+        patch.setenv("IDENTITY_HEADER", IDENTITY)
+        yield AzureCloud(server)
+    server.close()
+
+
+@pytest.fixture
+def azure(azure_of_the_session: AzureCloud) -> Iterator[AzureCloud]:
+    """A fresh resource group. The test fails when anything went over the wire that the SDK's models do not know."""
+    azure_of_the_session.server.reset()
+    yield azure_of_the_session
+    assert azure_of_the_session.server.drift == []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

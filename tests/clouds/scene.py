@@ -35,6 +35,12 @@ class Calls:
     """A disk that came whole can still end badly. Elsewhere only an image of it can."""
     priced: bool = True
     """The repository has prices."""
+    limited: tuple[str, int] | None = None
+    """A call of an upload that a quota can refuse, and how many of them go well first; None: the fourth write."""
+    images_hold_disks: bool = True
+    """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    deltas_are_of_one_line: bool = True
+    """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
 
 class Cloud(Protocol):
@@ -139,9 +145,13 @@ def boot_image(cloud: Cloud) -> str:
     images = cloud.adapter.image_import
     assert images is not None
     disk = images.import_disk(order("boot"), small_disk(0, 1), ignore).disk
-    return images.create_image(
+    image = images.create_image(
         ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,))
     ).id
+    for _ in range(20):
+        if images.get_image(image).state == "ready":
+            return image
+    raise AssertionError(f"{image} is not ready")
 
 
 def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:

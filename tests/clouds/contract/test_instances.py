@@ -142,7 +142,7 @@ def test_a_passing_fault_is_not_seen(cloud: Cloud, instances: Instances, image: 
         ("unavailable", Unavailable, "tried again"),
         ("drop", Unavailable, "network"),
         ("expired", CredentialsExpired, "Renew the credentials"),
-        ("permission", NotPermitted, "IAM policy"),
+        ("permission", NotPermitted, "docs/clouds.md has the whole"),
         ("quota", QuotaExceeded, "Ask for more"),
     ],
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 
 from clouds.capabilities import Adapter
-from models.clouds import AwsSettings
+from models.clouds import CloudSettings
 
 
-def connect(settings: AwsSettings) -> Adapter:
+def connect(settings: CloudSettings) -> Adapter:
     """Raises MissingPackage at the first call when the provider's extra is not installed."""
     module = importlib.import_module(f"clouds.{settings.cloud}.adapter")
     adapter: Adapter = module.connect(settings)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from models.base import Count, Model, Name, Seconds, Text
 
 Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
-CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
+CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
 """A provider's own id or path of a thing."""
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Token = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
@@ -63,6 +64,91 @@ class AwsSettings(Model):
     )
     """An address for one service (VPC endpoints); wins over endpoint_url."""
     calls: CallSettings = CallSettings()
+
+
+def _no_token_in_the_clear(url: str) -> str:
+    if url.startswith("http://") and urlsplit(url).hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError(f"{url} would carry tokens and disks unencrypted: use https, or a loopback address")
+    return url
+
+
+ClosedUrl = Annotated[Url, AfterValidator(_no_token_in_the_clear)]
+
+
+class GcpSettings(Model):
+    """A Google Cloud project in one region. Credentials come from google.auth's own chain, never from here."""
+
+    cloud: Literal["gcp"] = "gcp"
+    project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.:-]{4,61}[a-z0-9]$")]
+    """Its id, not its number or display name."""
+    region: Region
+    zone: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+    """Where instances are made when an order names no zone."""
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")]
+    """Disks pass through it on their way in; nothing stays there. Without retention rules and soft delete."""
+    external_address: bool = False
+    """Give instances an address that the internet reaches."""
+    endpoints: Annotated[dict[Literal["compute", "storage"], ClosedUrl], Field(max_length=2)] = Field(
+        default_factory=dict
+    )
+    """An address for one service: Private Service Connect, or a test's server."""
+    calls: CallSettings = CallSettings()
+
+
+class OciSettings(Model):
+    """An Oracle Cloud compartment in one region. Credentials come from a profile of OCI's configuration file, or from
+    the instance that this runs on; never from here."""
+
+    cloud: Literal["oci"] = "oci"
+    region: Region
+    compartment: CloudId
+    """Its OCID."""
+    tenancy: CloudId
+    """OCID of the root compartment, which limits are counted in."""
+    availability_domain: CloudId
+    """Such as Uocm:PHX-AD-1: where instances are made when an order names no zone."""
+    subnet: CloudId
+    """OCID of the subnet for instances whose order names none: Oracle has no default one."""
+    namespace: Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9_-]{1,128}$")]
+    """Of Object Storage."""
+    bucket: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,256}$")]
+    """Imported disks are objects there until they are deleted."""
+    credentials: Literal["file", "instance"] = "file"
+    """file: the profile of ~/.oci/config, or of the file that OCI_CONFIG_FILE names. instance: its principal."""
+    profile: Name = "DEFAULT"
+    public_address: bool = False
+    """Give instances an address that the internet reaches."""
+    endpoints: Annotated[dict[Literal["core", "storage", "limits"], ClosedUrl], Field(max_length=3)] = Field(
+        default_factory=dict
+    )
+    """An address for one service: a private endpoint, or a test's server."""
+    calls: CallSettings = CallSettings()
+
+
+class AzureSettings(Model):
+    """An Azure subscription, one region and one resource group of it. Credentials come from azure-identity's
+    DefaultAzureCredential chain, never from here."""
+
+    cloud: Literal["azure"] = "azure"
+    region: Region
+    subscription: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+    resource_group: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_()][A-Za-z0-9_().-]{0,88}[A-Za-z0-9_()-]$")]
+    """Has to be there. Everything is made in it."""
+    gallery: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._]{0,78}[A-Za-z0-9]$")] = "novacron"
+    """Compute gallery for images; made when the first image is."""
+    subnet: Annotated[str, StringConstraints(pattern=r"^(/subscriptions/[^\s?#]{1,480})?$")] = ""
+    """Resource id of the subnet of instances whose order names none: Azure has no default network."""
+    disk_type: Literal["Standard_LRS", "StandardSSD_LRS", "StandardSSD_ZRS", "Premium_LRS", "Premium_ZRS"] = (
+        "StandardSSD_LRS"
+    )
+    """Of imported disks and of instances' disks: price against speed."""
+    endpoint_url: ClosedUrl | None = None
+    """Of the resource manager: another Azure (government, China) or a test's server. Tokens go over it: https, or a
+    loopback address. None: the public Azure."""
+    calls: CallSettings = CallSettings()
+
+
+CloudSettings = Annotated[AwsSettings | AzureSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
 
 
 InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 from clouds.aws.session import AwsSession, tag_dict, tag_list
 from clouds.capabilities import Note, Range
-from clouds.disks.content import BLOCK, Block, ContentHash, Disk, Reader, blocks
-from clouds.errors import BadDisk, Conflict, Damaged, NotFound, OperationFailed, SourceChanged
+from clouds.disks.content import BLOCK, Block, Disk, Reader, blocks
+from clouds.errors import BadDisk, Conflict, Damaged, NotFound, OperationFailed
 from clouds.pipeline import in_order
 from clouds.tokens import TAG
+from clouds.transfer import Sending, Tally, receive, source_changed, unsent
 from models.clouds import Cursor, DeltaOrder, DiskOrder, Snapshot, Transferred
 
 GIB = 1 << 30
@@ -38,8 +38,6 @@ IDLE_MINUTES = 4320
 down over a weekend can go on."""
 PAGE = 1000
 """Blocks listed at once: their tokens are used within seconds."""
-FLUSH_EVERY = 64
-"""Blocks read between two flushes of the target, 32 MiB: what may have to be read again after a crash."""
 _STATES: dict[str, Literal["pending", "ready", "failed"]] = {
     "pending": "pending",
     "completed": "ready",
@@ -47,29 +45,6 @@ _STATES: dict[str, Literal["pending", "ready", "failed"]] = {
     "recoverable": "failed",
     "recovering": "pending",
 }
-
-
-@dataclass
-class _Tally:
-    """What was moved so far, as both hashes need it."""
-
-    content: ContentHash = field(default_factory=ContentHash)
-    checksums: Any = field(default_factory=hashlib.sha256)
-    count: int = 0
-
-    def add(self, index: int, digest: bytes) -> None:
-        self.content.add(index, digest)
-        self.checksums.update(digest)
-        self.count += 1
-
-
-@dataclass(frozen=True)
-class _Sending:
-    block: Block
-    digest: bytes
-    after: str
-    """Content hash up to and with this block."""
-    count: int
 
 
 class AwsBlocks:
@@ -152,15 +127,15 @@ class AwsBlocks:
                 f"AWS gave snapshot {cursor.disk} up", "Delete it, and send the disk again under another step's token."
             )
         done = there.state == "ready"
-        tally = _Tally()
+        tally = Tally()
         put = partial(self._put, cursor.disk)
-        with closing(in_order(put, self._unsent(moved, cursor, tally, done), self._parallel)) as results:
+        with closing(in_order(put, unsent(moved, cursor, tally, done), self._parallel)) as results:
             for item, _ in results:
-                cursor = Cursor(disk=cursor.disk, next_block=item.block.index + 1, sent=item.count, prefix=item.after)
+                cursor = item.cursor(cursor.disk)
                 note(cursor)
         content = tally.content.hexdigest()
         if done and there.tags.get(CONTENT_TAG) != content:
-            raise _changed(cursor.disk)
+            raise source_changed(cursor.disk)
         if not done:
             self._complete(cursor, tally, note)
         return Transferred(disk=cursor.disk, size=there.size, content=content, blocks=tally.count)
@@ -184,25 +159,7 @@ class AwsBlocks:
         )
         return Cursor(disk=started["SnapshotId"])
 
-    def _unsent(self, moved: Iterable[Block], cursor: Cursor, tally: _Tally, done: bool) -> Iterator[_Sending]:
-        """Blocks from the cursor on. What lies below is read for the hashes, and has to be what was sent."""
-        checked = cursor.next_block == 0
-        for block in moved:
-            if not checked and block.index >= cursor.next_block:
-                self._same(cursor, tally)
-                checked = True
-            digest = hashlib.sha256(block.data).digest()
-            tally.add(block.index, digest)
-            if block.index >= cursor.next_block and not done:
-                yield _Sending(block, digest, tally.content.hexdigest(), tally.count)
-        if not checked:
-            self._same(cursor, tally)
-
-    def _same(self, cursor: Cursor, tally: _Tally) -> None:
-        if (tally.count, tally.content.hexdigest()) != (cursor.sent, cursor.prefix):
-            raise _changed(cursor.disk)
-
-    def _put(self, disk: str, item: _Sending) -> None:
+    def _put(self, disk: str, item: Sending) -> None:
         self._aws.call(
             f"write block {item.block.index} of {disk}",
             "ebs",
@@ -215,7 +172,7 @@ class AwsBlocks:
             ChecksumAlgorithm="SHA256",
         )
 
-    def _complete(self, cursor: Cursor, tally: _Tally, note: Note) -> None:
+    def _complete(self, cursor: Cursor, tally: Tally, note: Note) -> None:
         checksum: dict[str, Any] = {}
         if tally.count:
             checksum = {
@@ -268,52 +225,13 @@ class AwsBlocks:
         *,
         delta: bool,
     ) -> Transferred:
-        cursor = resume or Cursor(disk=disk)
+        indexed = ((item["BlockIndex"], item) for item in listed)
         size = self.get_snapshot(disk).size
-        tally = _Tally()
         get = partial(self._get, disk)
-        unflushed = 0
-        with closing(in_order(get, self._unread(listed, cursor, tally, target, delta), self._parallel)) as results:
-            for item, data in results:
-                block = Block(item["BlockIndex"], data)
-                if delta or not block.empty:
-                    self._write(target, block)
-                    tally.add(block.index, hashlib.sha256(block.data).digest())
-                unflushed += 1
-                if unflushed == FLUSH_EVERY:
-                    target.flush()
-                    unflushed = 0
-                    note(_reached(disk, block.index + 1, tally))
-        target.flush()
-        return Transferred(disk=disk, size=size, content=tally.content.hexdigest(), blocks=tally.count)
+        return receive(disk, size, indexed, get, target, note, resume, parallel=self._parallel, delta=delta)
 
-    def _unread(
-        self, listed: Iterator[dict[str, Any]], cursor: Cursor, tally: _Tally, target: Disk, delta: bool
-    ) -> Iterator[dict[str, Any]]:
-        """Blocks from the cursor on. What the target holds below it is read back, and has to be what was written."""
-        checked = cursor.next_block == 0
-        for item in listed:
-            if item["BlockIndex"] < cursor.next_block:
-                block = self._read_back(target, item["BlockIndex"])
-                if delta or not block.empty:
-                    tally.add(block.index, hashlib.sha256(block.data).digest())
-                continue
-            if not checked:
-                self._kept(cursor, tally)
-                checked = True
-            yield item
-        if not checked:
-            self._kept(cursor, tally)
-
-    def _kept(self, cursor: Cursor, tally: _Tally) -> None:
-        if (tally.count, tally.content.hexdigest()) != (cursor.sent, cursor.prefix):
-            raise SourceChanged(
-                f"the target does not hold the first {cursor.sent} blocks of {cursor.disk} that were written to it",
-                "Export it again, into a fresh target.",
-            )
-
-    def _get(self, disk: str, item: dict[str, Any]) -> bytes:
-        index = item["BlockIndex"]
+    def _get(self, disk: str, listed: tuple[int, dict[str, Any]]) -> bytes:
+        index, item = listed
         token = item.get("BlockToken") or item.get("SecondBlockToken")
         if not token:  # of a change: the block is gone, and reads as zeros
             return bytes(BLOCK)
@@ -325,34 +243,6 @@ class AwsBlocks:
         if base64.b64encode(hashlib.sha256(data).digest()).decode() != answer["Checksum"]:
             raise Damaged(f"block {index} of {disk} does not fit its checksum", "It is read again.")
         return data
-
-    def _write(self, target: Disk, block: Block) -> None:
-        offset = block.index * BLOCK
-        room = max(0, min(BLOCK, target.size - offset))
-        if block.data[room:].strip(b"\0"):
-            raise BadDisk(
-                f"the snapshot has data at byte {offset + room}, behind the target's {target.size}",
-                "Make the target as large as the snapshot.",
-            )
-        if room and block.empty:
-            target.zero(offset, room)
-        elif room:
-            target.write(offset, block.data[:room])
-
-    def _read_back(self, target: Disk, index: int) -> Block:
-        room = max(0, min(BLOCK, target.size - index * BLOCK))
-        return Block(index, target.read(index * BLOCK, room).ljust(BLOCK, b"\0") if room else bytes(BLOCK))
-
-
-def _changed(disk: str) -> SourceChanged:
-    return SourceChanged(
-        f"the source is not what an earlier attempt sent to {disk}",
-        "Send it again under another step's token, from a source that does not change.",
-    )
-
-
-def _reached(disk: str, next_block: int, tally: _Tally) -> Cursor:
-    return Cursor(disk=disk, next_block=next_block, sent=tally.count, prefix=tally.content.hexdigest())
 
 
 def snapshot(told: dict[str, Any]) -> Snapshot:

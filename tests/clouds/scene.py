@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Protocol
 
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK
 from clouds.tokens import token
-from models.clouds import AwsSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
+from models.clouds import CloudSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
 from tests.clouds.faults import FaultPlan
 
 
 @dataclass(frozen=True)
 class Calls:
-    """The provider's names of the operations that matter to the suite."""
+    """The provider's names of the operations that matter to the suite, and what is its own way."""
 
     start: str
     """Begins an upload."""
@@ -26,20 +27,37 @@ class Calls:
     create_instance: str
     reboot: str
     get: str
+    list: str
+    """Of instances, like `get`."""
+    disks_of_an_image: int = 2
+    """That the suite makes one of; some clouds have no more than one."""
+    gives_disks_up: bool = True
+    """A disk that came whole can still end badly. Elsewhere only an image of it can."""
+    priced: bool = True
+    """The repository has prices."""
+    limited: tuple[str, int] | None = None
+    """A call of an upload that a quota can refuse, and how many of them go well first; None: the fourth write."""
+    images_hold_disks: bool = True
+    """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    deltas_are_of_one_line: bool = True
+    """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
 
 class Cloud(Protocol):
     """One adapter, connected by its real SDK to a fake of its cloud that answers over HTTP."""
 
-    settings: AwsSettings
     adapter: Adapter
-    faults: FaultPlan
     calls: Calls
     size: str
     """Of an instance: one that exists."""
 
+    @property
+    def settings(self) -> CloudSettings: ...
+    @property
+    def faults(self) -> FaultPlan: ...
+
     def sent(self) -> int:
-        """Bytes of disk content that the cloud took so far, repeated ones too."""
+        """Bytes of disk content that the cloud took so far, repeated ones too, with what their format adds."""
 
     def content(self, disk: str) -> dict[int, bytes]:
         """A disk's blocks as the cloud keeps them, zero ones left out."""
@@ -90,10 +108,10 @@ class MemoryDisk:
 
 
 def small_disk(*blocks: int, size: int = 12 * BLOCK + 1000) -> MemoryDisk:
-    """Different data in each of these blocks."""
+    """Different data in each of these blocks, which no format makes smaller."""
     disk = MemoryDisk(size)
     for index in blocks or (0, 2, 3, 4, 7, 12):
-        disk.write(index * BLOCK + 10, f"block {index}".encode() * 50)
+        disk.write(index * BLOCK + 10, Random(index).randbytes(min(BLOCK, size - index * BLOCK) - 10))
     return disk
 
 
@@ -127,9 +145,13 @@ def boot_image(cloud: Cloud) -> str:
     images = cloud.adapter.image_import
     assert images is not None
     disk = images.import_disk(order("boot"), small_disk(0, 1), ignore).disk
-    return images.create_image(
+    image = images.create_image(
         ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,))
     ).id
+    for _ in range(20):
+        if images.get_image(image).state == "ready":
+            return image
+    raise AssertionError(f"{image} is not ready")
 
 
 def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from clouds.adapters import connect
 from clouds.disks.content import RawFile
-from models.clouds import AwsSettings, Cursor
+from models.clouds import CloudSettings, Cursor
 from tests.clouds.scene import order
+
+SETTINGS: TypeAdapter[CloudSettings] = TypeAdapter(CloudSettings)
 
 
 def main(folder: Path) -> None:
@@ -21,7 +25,7 @@ def main(folder: Path) -> None:
         fresh.replace(folder / "cursor.json")
         print("kept", flush=True)
 
-    adapter = connect(AwsSettings.model_validate_json((folder / "settings.json").read_text()))
+    adapter = connect(SETTINGS.validate_json((folder / "settings.json").read_text()))
     assert adapter.image_import is not None
     with RawFile(folder / "disk.raw") as source:
         adapter.image_import.import_disk(order(), source, keep)

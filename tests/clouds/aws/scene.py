@@ -20,6 +20,7 @@ class AwsCloud:
         create_instance="RunInstances",
         reboot="RebootInstances",
         get="DescribeInstances",
+        list="DescribeInstances",
     )
     size = "t3.micro"
 

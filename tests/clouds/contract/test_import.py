@@ -12,7 +12,7 @@ import pytest
 
 from clouds.capabilities import ImageImport
 from clouds.disks.content import BLOCK, content_hash
-from clouds.errors import Conflict, NotFound, OperationFailed, QuotaExceeded, SourceChanged
+from clouds.errors import Conflict, Final, NotFound, OperationFailed, QuotaExceeded, SourceChanged
 from clouds.tokens import token
 from models.clouds import Cursor, ImageOrder
 from tests.clouds.faults import Kind
@@ -38,7 +38,7 @@ def test_a_disk_arrives_as_it_is_and_zeros_are_not_sent(cloud: Cloud, images: Im
     arrived = images.import_disk(order(), source, ignore)
     assert cloud.content(arrived.disk) == source.blocks()
     assert (arrived.content, arrived.blocks) == (content_hash(source), WHOLE)
-    assert cloud.sent() == WHOLE * BLOCK
+    assert WHOLE * BLOCK <= cloud.sent() < (WHOLE + 1) * BLOCK
     found = images.get_snapshot(arrived.disk)
     assert (found.state, found.size >= source.size) == ("ready", True)
     assert found.tags["novacron-token"] == order().token
@@ -51,10 +51,11 @@ def test_an_empty_disk_arrives_too(cloud: Cloud, images: ImageImport) -> None:
 
 def test_one_token_makes_one_disk(cloud: Cloud, images: ImageImport) -> None:
     first = images.import_disk(order(), small_disk(), ignore)
+    sent = cloud.sent()
     second = images.import_disk(order(), small_disk(), ignore)
     assert first == second
     assert cloud.things() == [first.disk]
-    assert cloud.sent() == WHOLE * BLOCK, "nothing is sent to a disk that is complete"
+    assert cloud.sent() == sent, "nothing is sent to a disk that is complete"
 
 
 @pytest.mark.parametrize("kept", range(WHOLE + 2))
@@ -101,6 +102,18 @@ def test_a_source_that_changed_behind_a_crash_is_not_mixed(cloud: Cloud, images:
     assert images.get_snapshot(journal.kept[-1].disk).state == "pending", "it was not completed"
 
 
+def test_what_a_lost_attempt_sent_of_another_source_is_not_mixed_in(cloud: Cloud, images: ImageImport) -> None:
+    """Its cursor is lost; blocks that it sent read as zeros now, and zeros are not sent."""
+    source = small_disk()
+    with pytest.raises(Killed):
+        images.import_disk(order(), source, Journal(deadly=5))
+    source.zero(0, BLOCK)
+    journal = Journal()
+    with pytest.raises(Final):
+        images.import_disk(order(), source, journal)
+    assert images.get_snapshot(journal.kept[0].disk).state == "pending", "it was not completed"
+
+
 def test_a_complete_disk_is_not_taken_for_a_source_that_changed(cloud: Cloud, images: ImageImport) -> None:
     """The first attempt's answer was lost, and its cursor too; the VM wrote on."""
     source = small_disk()
@@ -122,14 +135,21 @@ def test_a_passing_fault_in_any_step_is_not_seen(cloud: Cloud, images: ImageImpo
 
 def test_a_quota_ends_an_upload_that_goes_on_when_there_is_room(cloud: Cloud, images: ImageImport) -> None:
     source, journal = small_disk(), Journal()
-    cloud.faults.on(cloud.calls.write, "quota", after=3)
+    call, after = cloud.calls.limited or (cloud.calls.write, 3)
+    cloud.faults.on(call, "quota", after=after)
     with pytest.raises(QuotaExceeded, match="Ask for more"):
         images.import_disk(order(), source, journal)
-    arrived = images.import_disk(order(), source, ignore, journal.kept[-1])
+    arrived = images.import_disk(order(), source, ignore, journal.kept[-1] if journal.kept else None)
     assert cloud.content(arrived.disk) == source.blocks()
 
 
 def test_a_disk_that_the_cloud_gives_up_is_told(cloud: Cloud, images: ImageImport) -> None:
+    if not cloud.calls.gives_disks_up:  # then the image of it is what may fail
+        disk = images.import_disk(order(), small_disk(), ignore).disk
+        cloud.faults.on(cloud.calls.create_image, "fail")
+        with pytest.raises(OperationFailed, match="another step's token"):
+            images.create_image(image_order(disk))
+        return
     cloud.faults.on(cloud.calls.finish, "fail")
     for _ in range(2):
         with pytest.raises(OperationFailed, match="another step's token"):
@@ -139,7 +159,10 @@ def test_a_disk_that_the_cloud_gives_up_is_told(cloud: Cloud, images: ImageImpor
 
 
 def test_disks_make_one_image(cloud: Cloud, images: ImageImport) -> None:
-    disks = [images.import_disk(order(f"disk/{n}", f"vm-1-vd{n}"), small_disk(n), ignore).disk for n in range(2)]
+    disks = [
+        images.import_disk(order(f"disk/{n}", f"vm-1-vd{n}"), small_disk(n), ignore).disk
+        for n in range(cloud.calls.disks_of_an_image)
+    ]
     cloud.faults.on(cloud.calls.create_image, "lose")
     made = images.create_image(image_order(*disks))
     assert images.create_image(image_order(*disks)).id == made.id
@@ -161,8 +184,9 @@ def test_everything_can_be_cleaned_up_twice(cloud: Cloud, images: ImageImport) -
     journal = Journal(deadly=3)
     with pytest.raises(Killed):
         images.import_disk(order("half"), small_disk(), journal)
-    with pytest.raises(Conflict):
-        images.delete_disk(disk)
+    if cloud.calls.images_hold_disks:
+        with pytest.raises(Conflict):
+            images.delete_disk(disk)
     for _ in range(2):
         images.delete_image(image)
         images.delete_disk(disk)

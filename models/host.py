@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
+from models.clouds import AwsSettings
 from models.datapath import TlsFiles
 from models.disks import DiskImage
 from models.events import Webhook
@@ -14,6 +15,9 @@ from models.lease import LeaseSettings
 from models.migration import MigrationPolicy
 from models.shares import Capacities
 from models.store import StoreSettings
+
+CloudAccounts = Annotated[tuple[AwsSettings, ...], Field(max_length=64)]
+"""Clouds that VMs may move to, one entry for each account and region. Credentials are never in here."""
 
 
 class HostSettings(Model):
@@ -40,6 +44,8 @@ class HostSettings(Model):
     """Activities that may run at once on this host."""
     memory_reserve_mib: Count = 256
     """Memory that incoming VMs must leave free."""
+    clouds: CloudAccounts = ()
+    """This host sends disks there. Stays on the host: no history has it."""
 
 
 class NamedPolicy(Model):
@@ -64,6 +70,8 @@ class SiteSettings(Model):
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
     """Who is told of events (docs/events.md). Read by the control worker; restart it after a change."""
     leases: LeaseSettings = LeaseSettings()
+    clouds: CloudAccounts = ()
+    """The control worker makes images and instances there."""
 
     @model_validator(mode="after")
     def _policies_have_names_of_their_own(self) -> SiteSettings:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.cloud_disks import CloudDiskActivities
 from activities.context import ContextInterceptor
 from activities.fence import Fence
 from activities.fleet import FleetHostActivities
@@ -39,6 +40,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     steering = SteeringActivities(settings, fence)
     switching = SwitchActivities(settings, fence)
     fleet = FleetHostActivities(settings, fence)
+    clouds = CloudDiskActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -72,6 +74,13 @@ def build(settings: HostSettings, client: Client) -> Worker:
             switching.let_vm_run,
             switching.remove_handed_over,
             switching.take_back,
+            clouds.inspect_source,
+            clouds.begin_round,
+            clouds.send_disk,
+            clouds.end_round,
+            clouds.stop_source,
+            clouds.start_source,
+            clouds.settle_source,
         ],
         activity_executor=ThreadPoolExecutor(settings.slots, thread_name_prefix="activity"),
         max_concurrent_activities=settings.slots,

@@ -3,7 +3,7 @@
 It turns a later look at the disk into the exact list of what differs, whether QEMU's bitmap survived or not; and once
 all differences are sent, it and the disk have one content hash, or something went wrong. 32 bytes for each 512 KiB.
 
-    one line of JSON: {"move": ..., "disk": ..., "size": ...}
+    one line of JSON: {"move": ..., "disk": ..., "size": ..., "token": ..., "sent": ...}
     SHA-256 of block 0, block 1, ...; 32 zero bytes for a block of zeros
 """
 
@@ -31,6 +31,10 @@ class Ledger:
     """Of the disk, in bytes."""
     disk: str = ""
     """The cloud's disk that holds what this says; empty before the first has arrived."""
+    token: str = ""
+    """Of the step that brought it there: the step, done again, finds that it is done."""
+    sent: int = 0
+    """Bytes that step sent."""
     digests: dict[int, bytes] = field(default_factory=dict)
     """By block; zero ones are left out."""
 
@@ -45,7 +49,8 @@ class Ledger:
         body = raw[len(header) + 1 :]
         try:
             told = json.loads(header)
-            size, disk, of = int(told["size"]), str(told["disk"]), str(told["move"])
+            size, sent = int(told["size"]), int(told["sent"])
+            disk, token, of = str(told["disk"]), str(told["token"]), str(told["move"])
         except (ValueError, KeyError, TypeError):
             raise _lost(path, "is damaged") from None
         if of != move:
@@ -53,13 +58,13 @@ class Ledger:
         if len(body) != 32 * -(-size // BLOCK):
             raise _lost(path, "is damaged")
         held = {index: body[at : at + 32] for index, at in enumerate(range(0, len(body), 32))}
-        return cls(size, disk, {index: digest for index, digest in held.items() if digest != EMPTY})
+        return cls(size, disk, token, sent, {index: digest for index, digest in held.items() if digest != EMPTY})
 
     def write(self, path: Path, move: str) -> None:
         """On disk, whole, when it returns."""
         fresh = path.with_name(f"{path.name}.new")
         with fresh.open("wb") as out:
-            header = {"move": move, "disk": self.disk, "size": self.size}
+            header = {"move": move, "disk": self.disk, "size": self.size, "token": self.token, "sent": self.sent}
             out.write(json.dumps(header).encode() + b"\n")
             for index in range(-(-self.size // BLOCK)):
                 out.write(self.digests.get(index, EMPTY))
@@ -94,6 +99,17 @@ class Ledger:
             length = min(BLOCK, source.size - offset)
             if self.differs(index, read_block(source, index).data):
                 yield offset, length
+
+    def compare(self, source: Reader) -> tuple[tuple[tuple[int, int], ...], str]:
+        """(all differences, the content hash of the source) in one pass over a disk that nobody writes to."""
+        found, differs = ContentHash(), []
+        for index in self._worth_reading(source, None):
+            data = read_block(source, index).data
+            if data.strip(b"\0"):
+                found.add(index, hashlib.sha256(data).digest())
+            if self.differs(index, data):
+                differs.append((index * BLOCK, min(BLOCK, source.size - index * BLOCK)))
+        return tuple(differs), found.hexdigest()
 
     def _worth_reading(self, source: Reader, ranges: Iterable[tuple[int, int]] | None) -> Iterable[int]:
         if ranges is not None:

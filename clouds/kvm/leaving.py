@@ -64,13 +64,13 @@ def cut_power(session: Session, vm: VmRef) -> None:
         session.call(f"stop VM {vm.vm}", lambda _: domain.destroyFlags(GRACEFUL))
 
 
-def start_again(session: Session, vm: VmRef, autostart: bool) -> None:
-    """Let it run here again. Raises Ambiguous when it is in a state in which that says nothing."""
+def start_again(session: Session, vm: VmRef, autostart: bool, run: bool = True) -> None:
+    """Let it run here again, if it is to. Raises Ambiguous when it is in a state in which that says nothing."""
     domain = session.get(vm)
     state = STATES[session.call(f"look at VM {vm.vm}", lambda _: domain.state())[0]]
-    if state in OFF:
+    if state in OFF and run:
         session.call(f"start VM {vm.vm}", lambda _: domain.create())
-    elif state not in ("running", "blocked"):
+    elif state not in (*OFF, "running", "blocked"):
         raise Ambiguous(f"VM {vm.vm} is {state}, neither off nor running", "Look at it with virsh.")
     session.call(f"give autostart to VM {vm.vm}", lambda _: domain.setAutostart(int(autostart)))
 

@@ -40,6 +40,7 @@ def test_what_differs_is_found_exactly_and_sending_it_makes_both_one(
         at for at in range(0, source.size, BLOCK) if before.held[at : at + BLOCK] != source.held[at : at + BLOCK]
     ]
     assert [at for at, _ in differs] == changed
+    assert ledger.compare(source) == (differs, content_hash(source))
     for _ in blocks(Recorded(source, ledger), differs):
         pass
     assert ledger.content() == content_hash(source)

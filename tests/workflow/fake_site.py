@@ -71,6 +71,7 @@ from models.migration import (
 )
 from models.shares import Capacities
 from models.steering import SteerMove
+from tests.workflow.fake_cloud import CloudState, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
@@ -162,6 +163,7 @@ class FakeHost:
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
         self.planning = FakePlanning(name, self._enter)
+        self.cloud = FakeCloudDisks(self)
         self.cancel_too_late = False
         self.reconciled = True
         self.tokens: dict[str, int] = {}
@@ -355,6 +357,8 @@ class FakeSite:
         self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
         self.leases = MemoryLeases()
+        self.cloud = CloudState()
+        self.cloud_steps: dict[str, Step] = {}
 
     @property
     def id(self) -> str:
@@ -437,6 +441,7 @@ class FakeSite:
                         *activities_of(control),
                         *activities_of(leases),
                         *activities_of(FakeTell(self)),
+                        *activities_of(FakeCloud(self)),
                         OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
@@ -472,6 +477,7 @@ class FakeSite:
             activities=[
                 *activities_of(host),
                 *activities_of(host.planning),
+                *activities_of(host.cloud),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),
                 *activities_of(FakeSwitch(host)),

@@ -231,17 +231,17 @@ async def test_a_manual_cut_over_waits_with_a_fresh_copy_and_tests_meanwhile(
             move = await begin(site, cut_over="manual")
         await stands(move, "waiting")
         with pytest.raises(WorkflowUpdateFailedError) as refused:
-            await move.execute_update(MoveToCloud.test_cut_over, {"network": {}})
+            await move.execute_update("test_cut_over", {"network": {}})
         assert "keep the copy apart" in str(refused.value.cause)
         network = {"subnet": "subnet-1", "security_groups": ["sg-1"]}
-        told = await move.execute_update(MoveToCloud.test_cut_over, {"network": network})
+        told = await move.execute_update("test_cut_over", {"network": network})
         assert "went well" in told
         assert site.source.vms[VM].state == "running"
         (test,) = site.cloud.tests
         assert site.cloud.instances[test][1] == "terminated"
         assert site.cloud.images == {}
         site.cloud.well = False
-        assert "failed" in await move.execute_update(MoveToCloud.test_cut_over, {"network": network})
+        assert "failed" in await move.execute_update("test_cut_over", {"network": network})
         site.cloud.well = True
         await move.execute_update(MoveToCloud.cut_over_now)
         await stands(move, "kept")

@@ -6,7 +6,7 @@ a checkpoint, a dirty bitmap that QEMU keeps in the qcow2 image: the next round 
 no bitmaps for raw images; their rounds show the whole disk, and who copies compares.
 
 The job lives in libvirt and QEMU, not in a worker: a round that is begun again is found, and goes on showing the same
-moment. It ends with QEMU. Only what carries this move's name is ever ended or deleted.
+moment. It ends with QEMU. Only what carries our name is ever ended or deleted.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ METADATA_ONLY = 2
 SCRATCH = ".novacron-scratch"
 WITH_BITMAPS = ("qcow2",)
 ENDED_WITHIN = 30.0
+_PREFIX = "novacron-"
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ def begin(session: Session, vm: VmRef, round: Round) -> tuple[str, ...]:
             )
         _end(session, domain)
     _forget(session, domain, round.move, only=round.checkpoint)
+    for name in _names(session, domain):
+        if not name.startswith(f"{_PREFIX}{round.move}-"):
+            _forget(session, domain, name.removeprefix(_PREFIX).rpartition("-")[0])  # of a move that died
     for disk in round.disks:
         round.scratch(disk).unlink(missing_ok=True)
     Path(round.socket).unlink(missing_ok=True)
@@ -166,7 +170,7 @@ def forget(session: Session, vm: VmRef, round: Round) -> None:
         for disk in round.disks:
             round.scratch(disk).unlink(missing_ok=True)
             if disk.format in WITH_BITMAPS:
-                drop_bitmaps(disk.path, f"novacron-{round.move}-")
+                drop_bitmaps(disk.path, _PREFIX)
 
 
 def backup_xml(round: Round, targets: Sequence[str], *, based: bool) -> str:
@@ -223,8 +227,9 @@ def _is(running: ET.Element, round: Round) -> bool:
 
 
 def _ours(running: ET.Element, round: Round) -> bool:
+    """Of this move, or of one that died: one operation at a time has the VM, so nobody else needs it."""
     server = running.find("server")
-    return server is not None and f"/{round.move}/" in server.get("socket", "")
+    return server is not None and server.get("socket", "").startswith(f"{round.folder}/")
 
 
 def _telling(running: ET.Element | None) -> tuple[str, ...]:
@@ -259,8 +264,13 @@ def _forget(session: Session, domain: Domain, move: str, only: str | None = None
 
 def _checkpoints(session: Session, domain: Domain, move: str) -> list[Checkpoint]:
     found = session.call("list checkpoints", lambda _: domain.listAllCheckpoints(0))
-    mine = [each for each in found if each.getName().startswith(f"novacron-{move}-")]
+    mine = [each for each in found if each.getName().startswith(f"{_PREFIX}{move}-")]
     return sorted(mine, key=lambda each: int(each.getName().rpartition("-")[2]), reverse=True)
+
+
+def _names(session: Session, domain: Domain) -> list[str]:
+    found = session.call("list checkpoints", lambda _: domain.listAllCheckpoints(0))
+    return [name for each in found if (name := each.getName()).startswith(_PREFIX)]
 
 
 def _targets(session: Session, domain: Domain) -> list[str]:
@@ -271,4 +281,4 @@ def _targets(session: Session, domain: Domain) -> list[str]:
 
 
 def _checkpoint(move: str, number: int) -> str:
-    return f"novacron-{move}-{number}"
+    return f"{_PREFIX}{move}-{number}"

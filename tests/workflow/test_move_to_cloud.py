@@ -12,10 +12,12 @@ from temporalio.testing import WorkflowEnvironment
 
 from models.cloud_move import CloudMoveOutcome, CloudStanding
 from models.clouds import Quota
+from models.recovery import RecoverReport
 from tests.workflow.fake_cloud import MIB, PLACE
 from tests.workflow.fake_site import UUID, VM, FakeSite, Step
 from workflows.cloud.list_clouds import ListClouds
 from workflows.cloud.move_to_cloud import MoveToCloud
+from workflows.recovery.recover_vm import RecoverVm
 
 pytestmark = pytest.mark.temporal
 
@@ -333,3 +335,25 @@ async def test_clouds_and_their_sizes_are_listed(site: FakeSite) -> None:
             )
             told = answer.sizes.sizes[0].name if answer.sizes else answer.places[0].place
             assert told == expect
+
+
+async def recovered(site: FakeSite, **more: Any) -> RecoverReport:
+    wish = {"vm": VM, **more}
+    async with asyncio.timeout(30):
+        return await site.client.execute_workflow(RecoverVm.run, wish, id=site.id, task_queue=site.queue)
+
+
+async def test_a_recovery_leaves_the_record_of_a_vm_in_a_cloud_until_people_say_that_it_left(site: FakeSite) -> None:
+    async with site.working():
+        await ended(await begin(site, keep_source_for=0))
+        report = await recovered(site)
+        assert (report.host, report.state) == ("cloud.aws.eu-west-1", "in a cloud")
+        assert site.leases.records[UUID].host == "cloud.aws.eu-west-1"
+        site.source.vms[VM] = site.source.vms[VM].model_copy(update={"state": "running"})
+        with pytest.raises(WorkflowFailureError) as caught:
+            await recovered(site)
+        assert isinstance(caught.value.cause, ApplicationError)
+        assert caught.value.cause.type == "TwoCopies"
+        assert "--left-cloud" in caught.value.cause.message
+        assert (await recovered(site, left_cloud=True)).host == "host-a"
+    assert (site.leases.records[UUID].host, site.leases.records[UUID].operation) == ("host-a", "")

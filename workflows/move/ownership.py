@@ -90,7 +90,7 @@ class Ownership:
             raise errors.final(
                 failures.AMBIGUOUS,
                 f"{ref.vm}: runs on {found}, and its owner record names a cloud, {elsewhere}: it may run there too. "
-                f"Nothing was started; see whether its instance runs, and end one of them",
+                f"Nothing was started. If no instance of it runs, `novacron recover {ref.vm} --left-cloud`",
             )
         if elsewhere in (await Control(self._site).hosts()).hosts:
             seen = await Host(self._site, elsewhere).has(ref)

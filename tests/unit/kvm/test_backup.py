@@ -181,13 +181,22 @@ def test_bitmaps_that_cannot_be_used_cost_a_full_look_and_no_failure(
 
 
 def test_a_backup_of_somebody_else_is_left_alone(domain: FakeDomain, session: Session, disks: list[DiskImage]) -> None:
-    backup.begin(session, VM, round_of(disks, 0, move="theirs"))
-    domain.checkpoints.append("nightly")
+    domain.job = "<domainbackup mode='pull'><server transport='unix' socket='/run/nightly.sock'/></domainbackup>"
+    domain.checkpoints = ["nightly"]
     with pytest.raises(HostUnavailable, match="another backup"):
         backup.begin(session, VM, round_of(disks, 0))
     backup.forget(session, VM, round_of(disks, 0))
     assert domain.job
-    assert domain.checkpoints == ["novacron-theirs-0", "nightly"]
+    assert domain.checkpoints == ["nightly"]
+
+
+def test_what_a_move_that_died_left_open_does_not_stand_in_the_way(
+    domain: FakeDomain, session: Session, disks: list[DiskImage]
+) -> None:
+    backup.begin(session, VM, round_of(disks, 4, move="dead"))
+    backup.begin(session, VM, round_of(disks, 0))
+    assert len(domain.begun) == 2
+    assert domain.checkpoints == ["novacron-m1-0"]
 
 
 def test_a_vm_that_is_off_has_no_round(domain: FakeDomain, session: Session, disks: list[DiskImage]) -> None:

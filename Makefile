@@ -3,6 +3,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=NOVACRON_LAB,NOVACR
 BIN := .venv/bin
 ARGS ?=
 SECONDS ?=
+TWO := -n 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
@@ -20,10 +21,10 @@ check: setup ## the fast part of the tests: lint, types, unit tests, clouds (no 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not real and not temporal"
+	$(BIN)/pytest $(TWO) -q -m "not real and not temporal"
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
-	$(SUDO) $(BIN)/pytest $(if $(ARGS),$(ARGS),-m "real or temporal")
+	$(SUDO) $(BIN)/pytest $(TWO) $(if $(ARGS),$(ARGS),-v -m "real or temporal")
 
 test-clouds: setup ## the cloud adapters by their real SDKs against fakes that answer over HTTP; ends with what works (no root)
 	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds)

@@ -103,11 +103,19 @@ LANE_RATE = Metric(
     "novacron_lane_bytes_per_second", "gauge", "The same for one lane, on average over this host's lanes.", ("host",)
 )
 LANES = Metric("novacron_lanes_alive", "gauge", "Lanes alive in this host's moves.", ("host",))
+CERTIFICATE_EXPIRES = Metric(
+    "novacron_certificate_expires_timestamp_seconds",
+    "gauge",
+    "When this host's data path certificate expires (seconds since 1970); 0: a peer would refuse it now. Told at the "
+    "worker's start and whenever the host is asked about itself.",
+    ("host",),
+)
 
 ALL: tuple[Metric, ...] = (
     MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS, LEASE_CALLS,
     LOOKS,
     RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
+    CERTIFICATE_EXPIRES,
 )  # fmt: skip
 
 

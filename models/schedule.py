@@ -72,6 +72,8 @@ class ScheduleReport(Model):
     paused: bool = False
     next: tuple[datetime, ...] = ()
     last: datetime | None = None
+    last_end: Text = ""
+    """How what it started last has ended: running, done, left alone, or why it failed; empty when it is not known."""
     skipped: int = 0
     """Starts left out because the one before still ran."""
     missed: int = 0

@@ -351,7 +351,7 @@ def our_errors(what: str) -> Iterator[None]:
         raise errors.InvalidInput(error.message) from None
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
-            raise errors.NotFound(f"{what}: no such run, or it has ended: {error.message}") from error
+            raise errors.NoSuchRun(what, error.message) from error
         raise connection.from_rpc(error) from error
 
 

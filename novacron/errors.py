@@ -68,6 +68,24 @@ class NotFound(NovaCronError):
     remedy = "`novacron vm list` shows what runs where."
 
 
+class NoSuchRun(NotFound):
+    """Nothing runs under this id, or no longer."""
+
+    def __init__(self, what: str, said: str) -> None:
+        name = what.rpartition("/")[2]
+        if what.startswith("host/"):
+            super().__init__(
+                f"{name} is not in maintenance: {what} does not run ({said})",
+                f"`novacron host evacuate {name}` puts it there; `novacron hosts` shows which are.",
+            )
+        else:
+            super().__init__(f"{what}: no such run, or it has ended: {said}")
+
+    @property
+    def type(self) -> str:
+        return NotFound.__name__
+
+
 class Refused(NovaCronError):
     exit_code = 6
     remedy = "Nothing was changed. Remove the reason given and start again."

@@ -9,7 +9,9 @@ from datetime import timedelta
 from typing import Any, get_args
 
 from temporalio.client import (
+    Client,
     Schedule,
+    ScheduleActionExecutionStartWorkflow,
     ScheduleActionStartWorkflow,
     ScheduleAlreadyRunningError,
     ScheduleDescription,
@@ -19,10 +21,14 @@ from temporalio.client import (
     SchedulePolicy,
     ScheduleSpec,
     ScheduleState,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
 )
+from temporalio.service import RPCError, RPCStatusCode
 
 from models import ids, queues
-from models.schedule import Overlap, PlannedJob, ScheduleReport, ScheduleRequest
+from models.schedule import Overlap, PlannedJob, PlannedOutcome, ScheduleReport, ScheduleRequest
 from novacron import connection, errors
 from novacron.client import NovaCron, check_name, initiator, our_errors
 from workflows.fleet import planned
@@ -58,14 +64,15 @@ class Schedules:
                     f"name: there is a schedule {wanted.name!r} on site {site!r} already",
                     f"Choose another name, or delete it: `novacron schedule delete {wanted.name}`.",
                 ) from None
-            return await _report(handle)
+            return await _report(self._nova.client, handle)
 
     async def list(self) -> list[ScheduleReport]:
         """Of this site, by name."""
         prefix = ids.schedule(self._nova.site, "")
         with our_errors("schedules"):
             known = [each.id async for each in await self._nova.client.list_schedules() if each.id.startswith(prefix)]
-            return [await _report(self._nova.client.get_schedule_handle(each)) for each in sorted(known)]
+            client = self._nova.client
+            return [await _report(client, client.get_schedule_handle(each)) for each in sorted(known)]
 
     async def delete(self, name: str) -> None:
         """What it has started goes on."""
@@ -108,7 +115,7 @@ def _schedule(site: str, wanted: ScheduleRequest, job: PlannedJob) -> Schedule:
     )
 
 
-async def _report(handle: ScheduleHandle) -> ScheduleReport:
+async def _report(client: Client, handle: ScheduleHandle) -> ScheduleReport:
     found = await handle.describe()
     job = await _job(found)
     schedule, info = found.schedule, found.info
@@ -124,9 +131,41 @@ async def _report(handle: ScheduleHandle) -> ScheduleReport:
         paused=schedule.state.paused,
         next=tuple(info.next_action_times[:3]),
         last=info.recent_actions[-1].started_at if info.recent_actions else None,
+        last_end=await _last_end(client, found),
         skipped=info.num_actions_skipped_overlap,
         missed=info.num_actions_missed_catchup_window,
     )
+
+
+async def _last_end(client: Client, found: ScheduleDescription) -> str:
+    """Of the job, not of its planner: that one does not wait for the end of a maintenance."""
+    if not found.info.recent_actions:
+        return ""
+    action = found.info.recent_actions[-1].action
+    if not isinstance(action, ScheduleActionExecutionStartWorkflow):
+        return ""
+    planner = client.get_workflow_handle_for(Planned.run, action.workflow_id, run_id=action.first_execution_run_id)
+    try:
+        told = await _end(planner)
+        if told != "done":
+            return told
+        outcome: PlannedOutcome = await planner.result()
+        return await _end(client.get_workflow_handle(outcome.workflow_id)) if outcome.started else outcome.note
+    except RPCError as error:
+        if error.status == RPCStatusCode.NOT_FOUND:  # Temporal has forgotten that run
+            return ""
+        raise
+
+
+async def _end(handle: WorkflowHandle[Any, Any]) -> str:
+    status = (await handle.describe()).status
+    if status == WorkflowExecutionStatus.RUNNING:
+        return "running"
+    try:
+        await handle.result()
+    except WorkflowFailureError as error:
+        return f"failed: {errors.from_workflow(error)}"[:500]
+    return "done"
 
 
 async def _job(found: ScheduleDescription) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def error(problem: NovaCronError, as_json: bool) -> None:
         json_line({"error": {"type": problem.type, "message": str(problem), "remedy": problem.remedy}})
         return
     click.echo(f"novacron: {problem}", err=True)
-    if problem.remedy:
+    if problem.remedy and problem.remedy.rstrip(".") not in str(problem):
         click.echo(f"  -> {problem.remedy}", err=True)
 
 

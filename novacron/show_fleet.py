@@ -124,11 +124,12 @@ def schedules(found: Sequence[ScheduleReport], as_json: bool) -> None:
             f"{each.overlap}, catch-up {details.duration(each.catch_up)}",
             "paused" if each.paused else f"{each.next[0]:%Y-%m-%d %H:%M} UTC" if each.next else "never",
             f"{each.last:%Y-%m-%d %H:%M:%S} UTC" if each.last else "-",
+            each.last_end or "-",
             f"{each.skipped} / {each.missed}",
         )
         for each in found
     ]
-    show.table(["NAME", "JOB", "WHEN", "OVERLAP", "NEXT", "LAST", "SKIPPED / MISSED"], rows)
+    show.table(["NAME", "JOB", "WHEN", "OVERLAP", "NEXT", "LAST", "ENDED", "SKIPPED / MISSED"], rows)
 
 
 def _notes(notes: Sequence[str]) -> None:

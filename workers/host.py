@@ -20,6 +20,7 @@ from activities.fleet import FleetHostActivities
 from activities.host import HostActivities
 from activities.planning import PlanningActivities
 from activities.recovery import RecoveryActivities
+from activities.standing import certificate
 from activities.steering import SteeringActivities
 from activities.switching import SwitchActivities
 from models import queues
@@ -33,6 +34,7 @@ HEARTBEAT_THROTTLE = timedelta(seconds=1)
 def build(settings: HostSettings, client: Client) -> Worker:
     """Call it on the client's event loop."""
     images.keep_known(settings.store)
+    certificate(settings, runtime.meter())
     fence = Fence(settings)
     planning = PlanningActivities(settings, fence)
     host = HostActivities(settings, client, fence=fence)

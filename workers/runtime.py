@@ -22,6 +22,7 @@ from typing import TypeVar
 
 import pydantic
 from temporalio.client import Client
+from temporalio.common import MetricMeter
 from temporalio.envconfig import ClientConfig
 from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 from temporalio.worker import Worker
@@ -115,6 +116,11 @@ def publish_metrics() -> None:
         raise BadSettings(
             f"NOVACRON_METRICS: {error}, got {address!r}. Give ADDRESS:PORT of this machine, such as 127.0.0.1:9464"
         ) from error
+
+
+def meter() -> MetricMeter:
+    """For figures that belong to the process, not to an activity."""
+    return Runtime.default().metric_meter
 
 
 async def serve(build: Callable[[Client], Workers]) -> None:

@@ -12,7 +12,8 @@ from models import ids
 from models.fleet import RebalanceOutcome
 from models.schedule import PlannedJob, PlannedOutcome, ScheduleRequest
 from novacron.client import NovaCron
-from novacron.errors import InvalidInput
+from novacron.errors import InvalidInput, NotFound
+from novacron.fleet import Fleet
 from novacron.schedules import Schedules
 from tests.workflow.fake_site import VM, FakeSite, reached, vm
 from workflows.fleet.planned import Planned
@@ -142,6 +143,35 @@ async def test_a_schedule_is_made_listed_triggered_and_deleted(site: FakeSite) -
         async with asyncio.timeout(30):
             while site.runs_on() != ["host-b"]:
                 await asyncio.sleep(0.1)
-            while not any(each.name == "sundays" for each in await schedules.list()):
-                await asyncio.sleep(0.1)
+        assert await last_end(schedules) == "done"
         await schedules.delete("sundays")
+
+
+async def test_a_schedule_whose_job_fails_says_so_and_why(site: FakeSite) -> None:
+    wanted = ScheduleRequest(
+        name="off", job=PlannedJob(job="evacuate", input={"host": "host-x"}), every=86_400, paused=True
+    )
+    async with site.working():
+        schedules = Schedules(NovaCron(site.client, site.name))
+        assert (await schedules.create(wanted)).last_end == ""
+        await schedules.trigger("off")
+        found = await last_end(schedules)
+        await schedules.delete("off")
+    assert found.startswith("failed: ")
+    assert "host-x" in found
+
+
+async def test_a_host_that_is_not_in_maintenance_is_called_so(site: FakeSite) -> None:
+    with pytest.raises(NotFound, match="host-b is not in maintenance") as caught:
+        await Fleet(NovaCron(site.client, site.name)).maintenance("host-b").steer("resume", False)
+    assert "novacron host evacuate host-b" in caught.value.remedy
+
+
+async def last_end(schedules: Schedules) -> str:
+    """How the only schedule's job ended, once it has."""
+    async with asyncio.timeout(30):
+        while True:
+            found = [each.last_end for each in await schedules.list()]
+            if found and found[0] not in ("", "running"):
+                return found[0]
+            await asyncio.sleep(0.1)

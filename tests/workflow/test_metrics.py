@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import time
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -18,13 +20,15 @@ from temporalio.worker import Replayer
 
 from activities.events import EventActivities
 from activities.gauges import STALLED_AFTER, Gauges
+from activities.standing import certificate
 from models import metrics
 from models.datapath import DataPathStatus, FlowStatus
 from models.events import CloudEvent, Delivery, HostDrained, Webhook
-from models.host import SiteSettings
+from models.host import HostSettings, SiteSettings
 from models.migration import MigrationPolicy, MoveVm, Progress, VmRef
 from tests.workflow.fake_site import VM, FakeSite, failure, outcome, vm
 from tests.workflow.test_events import delivered, evacuation, heard
+from workers.lab.certificates import Authority
 from workers.runtime import telemetry
 from workflows import WORKFLOWS
 from workflows.plugin import plugin
@@ -157,6 +161,17 @@ async def test_a_host_shows_what_leaves_it_and_zero_when_all_has_left(scraped: S
     environment.metric_meter = scraped.runtime.metric_meter
     with ThreadPoolExecutor(1) as pool:
         await asyncio.get_running_loop().run_in_executor(pool, environment.run, step)
+
+
+def test_a_host_shows_when_its_certificate_expires_and_zero_when_no_peer_would_take_it(
+    scraped: Scraped, tmp_path: Path
+) -> None:
+    files = Authority(tmp_path).issue("host-a")
+    good = HostSettings(site="lab", host="host-a", migration_address="10.0.0.1", tls=files)
+    certificate(good, scraped.runtime.metric_meter)
+    assert scraped.value(metrics.CERTIFICATE_EXPIRES.name, host="host-a") > time.time() + 86400
+    certificate(good.model_copy(update={"host": "host-b"}), scraped.runtime.metric_meter)
+    assert scraped.value(metrics.CERTIFICATE_EXPIRES.name, host="host-b") == 0
 
 
 async def test_attempts_to_deliver_are_counted_by_webhook_and_outcome(

@@ -54,8 +54,8 @@ def test_the_accelerator_decides_domain_type_and_cpu(accelerator: str, kind: str
     assert found.get("mode") == cpu
 
 
-def test_more_fill_than_memory_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    settings = LabSettings(root=tmp_path)
+def test_more_fill_than_memory_is_refused_before_anything_starts() -> None:
+    settings = LabSettings(root=Path("/nowhere"))
     with pytest.raises(LabError, match="fill: 500 MiB do not fit"):
         boot(settings, ["host-a"], "tcg", "g", "host-a", 512, fill=500, dirty=0, check=1)
 

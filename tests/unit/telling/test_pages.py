@@ -44,7 +44,7 @@ def test_a_name_says_what_it_counts_and_in_which_unit(metric: metrics.Metric) ->
 
 
 def test_every_metric_is_used_by_somebody() -> None:
-    code = "".join(path.read_text() for folder in ("activities", "workflows") for path in (ROOT / folder).glob("*.py"))
+    code = "".join(path.read_text() for folder in ("activities", "workflows") for path in (ROOT / folder).rglob("*.py"))
     for name, value in vars(metrics).items():
         if isinstance(value, metrics.Metric):
             assert value in metrics.ALL

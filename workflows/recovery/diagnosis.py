@@ -99,8 +99,8 @@ def in_a_cloud(vm: str, owner: str, sightings: Sequence[VmSighting]) -> tuple[st
         raise errors.final(
             failures.TWO_COPIES,
             f"{vm}: its owner record names {owner}, and {'; '.join(verdict.describe(each) for each in living)}. "
-            f"Nothing was destroyed. See in the cloud's console whether its instance runs, and end one of the two; if none "
-            f"runs there, `novacron recover {vm} --left-cloud` lets the record follow the hosts again",
+            f"Nothing was destroyed. See in the cloud's console whether its instance runs, and end one of the two; if "
+            f"none runs there, `novacron recover {vm} --left-cloud` lets the record follow the hosts again",
         )
     return owner, "in a cloud"
 

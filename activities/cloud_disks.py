@@ -8,7 +8,9 @@ sends exactly the blocks that differ, and of a VM that is off the step proves th
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -51,6 +53,7 @@ from models.disks import DiskImage
 from models.host import HostSettings, VmSighting
 from models.migration import VmRef
 
+BEAT_EVERY = 3.0
 FORMATS: dict[str, DiskFormat] = {"raw": "raw", "qcow2": "qcow2"}
 
 
@@ -108,7 +111,7 @@ class CloudDiskActivities(OnHost):
         pulse = _Pulse(f"sending {order.disk.target} of {order.vm.vm}", lambda: self._fence.outdated(order.vm))
         began = time.monotonic()
         adapter, path = self._accounts.adapter(order.place), Path(f"{order.disk.path}{SUFFIX}")
-        with self._source(order, pulse) as (source, changed):
+        with pulse.beating(), self._source(order, pulse) as (source, changed):
             try:
                 ledger, content = _bring(adapter, order, path, source, changed, pulse)
             except (SourceChanged, CancelledError):
@@ -249,7 +252,11 @@ def copied(disks: Iterable[Any]) -> tuple[tuple[DiskImage, ...], tuple[str, ...]
 
 
 class _Pulse:
-    """Heartbeats that keep the newest cursor, and end the step when it is to end."""
+    """Heartbeats that keep the newest cursor, and end the step when it is to end.
+
+    A thread of its own beats too: a cloud that answers slowly (each of its calls has a deadline, and is tried again)
+    must not look like a dead worker, or a second attempt would send beside this one.
+    """
 
     def __init__(self, what: str, outdated: Callable[[], bool]) -> None:
         self._what = what
@@ -258,6 +265,25 @@ class _Pulse:
         self.resume = Cursor.model_validate(told[0]) if told and told[0] else None
         self._last = self.resume
         self._looked = time.monotonic()
+        self._over = threading.Event()
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(self._beat_on,), name="pulse", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _beat_on(self) -> None:
+        while not self._over.wait(BEAT_EVERY):
+            self._tell()
+
+    def _tell(self) -> None:
+        activity.heartbeat(self._last.model_dump(mode="json") if self._last else None)
 
     def __call__(self, cursor: Cursor) -> None:
         self._last = cursor
@@ -270,7 +296,7 @@ class _Pulse:
                 adapter.image_import.delete_disk(self._last.disk)
 
     def beat(self) -> None:
-        activity.heartbeat(self._last.model_dump(mode="json") if self._last else None)
+        self._tell()
         match why_stop():
             case "cancel":
                 raise CancelledError(f"{self._what} was cancelled")

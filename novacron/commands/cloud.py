@@ -83,6 +83,14 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     help="now: when the goal is in reach. manual: keep the copy fresh until `novacron cloud cut-over VM`. A time or "
     "windows: by JSON, docs/workflows/move-to-cloud.md.",
 )
+@click.option(
+    "--stop-within",
+    type=float,
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the guest to shut down at the cut-over. One that does not is not cut over.",
+)
 @click.option("--cut-power", is_flag=True, help="Cut the power of a guest that does not shut down in time.")
 @click.option(
     "--keep-source-for",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Annotated, Literal
 
@@ -24,7 +25,8 @@ from models.disks import DiskImage
 from models.host import Finding
 from models.migration import VmRef, Window
 
-Place = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,8}:[a-z0-9][a-z0-9-]{0,62}$")]
+_PLACE = r"^[a-z]{2,8}:[a-z0-9][a-z0-9-]{0,62}$"
+Place = Annotated[str, StringConstraints(pattern=_PLACE)]
 """A cloud and one of its regions: aws:eu-west-1."""
 MOST_DISKS = 21
 MOST_ROUNDS = 50
@@ -70,7 +72,8 @@ class CloudMoveRequest(Model):
     """Input of the workflow novacron.MoveToCloud."""
 
     vm: Name
-    to: Place
+    to: Annotated[str, Field(max_length=80)]
+    """A Place."""
     size: CloudId
     source: Name | None = None
     """Host that runs the VM; None: all hosts are asked."""
@@ -105,8 +108,8 @@ class CloudMoveRequest(Model):
     @field_validator("to")
     @classmethod
     def _known(cls, to: str) -> str:
-        if cloud_of(to) not in ("aws", "azure", "gcp", "oci"):
-            raise ValueError("name a cloud and a region, such as aws:eu-west-1; clouds are aws, azure, gcp and oci")
+        if not re.fullmatch(_PLACE, to) or cloud_of(to) not in ("aws", "azure", "gcp", "oci"):
+            raise ValueError("name a cloud and a region, as in aws:eu-west-1; clouds are aws, azure, gcp and oci")
         return to
 
     @model_validator(mode="after")

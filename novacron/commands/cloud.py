@@ -16,6 +16,7 @@ from novacron.commands.base import Commands, Face, as_json
 from novacron.errors import Cancelled, InvalidInput, MigrationFailed, Refused
 from workflows.request import complaints
 
+_TEST_EXAMPLE = '{"network": {"subnet": "subnet-1", "security_groups": ["sg-1"]}}'
 _EXAMPLE = '{"vm": "web", "to": "aws:eu-west-1", "size": "t3.medium"}'
 
 
@@ -169,7 +170,10 @@ def cut_over(face: Face, vm: str, as_json: bool) -> None:
 @click.pass_obj
 def test_(face: Face, vm: str, subnet: str, groups: tuple[str, ...], as_json: bool) -> None:
     """Boot an isolated copy of a move that waits, check it and terminate it. VM runs on at its source."""
-    wish = TestCutOver.model_validate({"network": {"subnet": subnet, "security_groups": groups}})
+    try:
+        wish = TestCutOver.model_validate({"network": {"subnet": subnet, "security_groups": groups}})
+    except ValidationError as error:
+        raise InvalidInput(complaints(error, TestCutOver, _TEST_EXAMPLE)) from None
     _tell(face, vm, as_json, lambda move: move.test_cut_over(wish))
 
 

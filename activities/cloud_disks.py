@@ -24,7 +24,7 @@ from activities import errors
 from activities.accounts import Accounts
 from activities.errors import translated
 from activities.fence import Fence
-from activities.heartbeat import detached, wait, why_stop
+from activities.heartbeat import beat, detached, wait, why_stop
 from activities.on_host import OnHost
 from clouds import errors as clouds
 from clouds.capabilities import Adapter
@@ -54,6 +54,7 @@ from models.host import HostSettings, VmSighting
 from models.migration import VmRef
 
 BEAT_EVERY = 3.0
+LOOK_EVERY = 0.5
 FORMATS: dict[str, DiskFormat] = {"raw": "raw", "qcow2": "qcow2"}
 
 
@@ -166,7 +167,14 @@ class CloudDiskActivities(OnHost):
         """Let the VM run here again, when it is certain that it runs nowhere else."""
         self._fence.check(order.vm, "start it again")
         with self._session() as session:
+            until = time.monotonic() + order.watch
             leaving.start_again(session, order.vm, order.autostart, order.run)
+            while order.run and time.monotonic() < until:
+                beat(f"watching that {order.vm.vm} runs on")
+                if leaving.is_off(session, order.vm):
+                    leaving.start_again(session, order.vm, order.autostart)
+                    break
+                time.sleep(LOOK_EVERY)
         return self._sighting(order.vm)
 
     @activity.defn(name="novacron.settle_source", no_thread_cancel_exception=True)

@@ -282,6 +282,8 @@ class StartSource(Model):
     autostart: bool = False
     run: bool = True
     """False: it was off before, and only gets its autostart back."""
+    watch: Seconds = 0
+    """It was asked to shut down and has not: seconds in which it may still do so, and is then started again."""
 
 
 class SettleSource(Model):

@@ -162,6 +162,16 @@ def test_stopped_for_good_means_no_autostart_and_back_means_as_before(source: So
     assert (source.domain.number, source.domain.auto) == (RUNNING, 1)
 
 
+def test_a_guest_that_shuts_down_after_all_is_started_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was asked to, the move was cancelled, and only then it followed."""
+    source.domain.number = RUNNING
+    started: list[int] = []
+    source.domain.on_change = started.append
+    monkeypatch.setattr("activities.cloud_disks.time.sleep", lambda _: setattr(source.domain, "number", OFF))
+    ActivityEnvironment().run(source.activities.start_source, StartSource(vm=source.ref, watch=600))
+    assert (source.domain.number, started) == (RUNNING, [RUNNING])
+
+
 def test_settling_leaves_nothing_of_the_move_beside_the_image(aws: AwsCloud, source: Source) -> None:
     send(source, order(source))
     settle = SettleSource(move="m1", vm=source.ref, disks=(source.image,))

@@ -98,6 +98,8 @@ class FakeCloudDisks:
         self.obstacles: tuple[str, ...] = ()
         self.autostart = True
         self.settled: list[SettleSource] = []
+        self.watched: list[float] = []
+        """Seconds for which guests that were started again were watched."""
 
     @activity.defn(name="novacron.inspect_source")
     async def inspect_source(self, vm: VmRef) -> SourceFacts:
@@ -168,6 +170,7 @@ class FakeCloudDisks:
     async def start_source(self, order: StartSource) -> VmSighting:
         await self._host._enter("start_source")
         self.autostart = order.autostart
+        self.watched.append(order.watch)
         if order.run:
             self._state(order.vm, "running")
         self._look()

@@ -162,6 +162,7 @@ async def test_a_failed_cut_over_is_undone_and_the_next_one_sends_differences_on
         assert site.source.vms[VM].state == "running"
         assert site.source.cloud.autostart
         assert site.cloud.running() == []
+        assert site.source.cloud.watched == [120 if step == "does not stop" else 0]
         site.cloud.well = site.source.cloud.follows = True
         await move.execute_update(MoveToCloud.cut_over_now)
         result = await ended(move)
@@ -171,6 +172,23 @@ async def test_a_failed_cut_over_is_undone_and_the_next_one_sends_differences_on
     assert site.cloud.instances[result.instance][2] == site.source.cloud.holds
     living = [id for id, (_, state, _) in site.cloud.instances.items() if state != "terminated"]
     assert site.cloud.things() == living == [result.instance]
+
+
+async def test_who_cuts_over_by_hand_is_asked_again_after_a_failure(site: FakeSite) -> None:
+    held = site.at(site.source, "send_disk", hold=True, times=1)
+    site.cloud_steps["run_instance"] = Step(error=GONE, times=1)
+    async with site.working():
+        move = await begin(site)
+        async with asyncio.timeout(20):
+            await held.reached.wait()
+        await move.execute_update(MoveToCloud.cut_over_now)
+        assert held.release is not None
+        held.release.set()
+        await stands(move, "waiting", "was undone")
+        await move.execute_update(MoveToCloud.cancel, "")
+        await failed(move)
+    assert site.journal.count("cloud.run_instance") == 1
+    at_home(site)
 
 
 async def test_when_the_instance_cannot_be_ended_the_source_stays_off(site: FakeSite) -> None:

@@ -44,7 +44,7 @@ class Crossing:
         self._image = ""
         self.instance = ""
         self._started_any = False
-        self._stopping = False
+        self._stopping = self._stopped = False
 
     async def run(self, obey: Callable[[], None]) -> float:
         """Until the instance runs and is checked; the seconds that the VM was away. Raises ActivityError, or
@@ -89,7 +89,8 @@ class Crossing:
         await self.end_instance()
         if self._stopping:
             facts = self._copy.facts
-            order = StartSource(vm=self._copy.ref, autostart=facts.autostart, run=facts.running)
+            watch = 0 if self._stopped else self._wanted.stop_within
+            order = StartSource(vm=self._copy.ref, autostart=facts.autostart, run=facts.running, watch=watch)
             try:
                 await self._host.start(order)
             except ActivityError as error:
@@ -136,6 +137,7 @@ class Crossing:
         wanted, self._stopping = self._wanted, True
         order = StopSource(vm=self._copy.ref, within=wanted.stop_within, cut_power=wanted.cut_power)
         told = await self._host.stop(order)
+        self._stopped = told.stopped
         if not told.stopped:
             raise errors.final(
                 failures.REFUSED,

@@ -89,7 +89,7 @@ class MoveToCloud(Keeping):
         """False when it failed and was undone: the VM runs at its source again, and people say when to try again."""
         assert self._copy is not None
         self._obey()
-        self._attempt, self._why = self._attempt + 1, ""
+        self._attempt, self._why, self._cut_now = self._attempt + 1, "", False
         self._enter("cutting over", "the VM is shut down at its source, and its last changes are sent")
         self._runs_on = ""
         self._crossing = Crossing(self._wanted, self._host, self._cloud, self._copy, str(self._attempt))

@@ -62,6 +62,7 @@ class Readiness(Steered):
         due, ends = await self._due(), workflow.time() + wanted.wait_within
         self._enter("waiting", self._why or "waiting for the cut-over; the VM runs at its source")
         while not self._cut_now and workflow.time() < due:
+            self._obey()  # a cancel that came while a cut-over was undone
             if workflow.time() >= ends:
                 raise errors.final(
                     failures.CANCELLED,

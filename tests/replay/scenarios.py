@@ -6,13 +6,17 @@ import asyncio
 from typing import Any
 
 from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ApplicationError
 
 from models import ids
 from models.disks import DiskImage
 from models.host import DiskReport
 from models.lease import Lease
 from models.migration import OpenPath, VmRef
-from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, vm
+from tests.workflow.fake_cloud import PLACE
+from tests.workflow.fake_site import UUID, VM, FakeSite, Step, outcome, vm
+from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
 from workflows.fleet.evacuate_host import EvacuateHost
 from workflows.fleet.move_many import MoveMany
@@ -105,6 +109,26 @@ async def events_delivered(site: FakeSite) -> Run:
     return site.client.get_workflow_handle_for(DeliverEvents.run, ids.events(site.id, move.first_execution_run_id))
 
 
+async def clouds_listed(site: FakeSite) -> Run:
+    return await _start(site, ListClouds, ids.clouds(site.name, "1"), {"place": PLACE})
+
+
+async def moved_to_a_cloud(site: FakeSite) -> Run:
+    site.source.cloud.writes = [4 << 20, 1 << 20]
+    return await _start(site, MoveToCloud, site.id, {**_TO_A_CLOUD, "then": "remove"})
+
+
+async def cut_over_undone_and_tried_again(site: FakeSite) -> Run:
+    site.cloud_steps["check_instance"] = Step(error=ApplicationError("no", type="Refused", non_retryable=True), times=1)
+    move = await _start(site, MoveToCloud, site.id, _TO_A_CLOUD)
+    async with asyncio.timeout(40):
+        while "was undone" not in (await move.query(MoveToCloud.standing)).why:
+            await asyncio.sleep(0.05)
+    await move.execute_update(MoveToCloud.cut_over_now)
+    return move
+
+
+_TO_A_CLOUD = {"vm": VM, "to": PLACE, "size": "t3.micro"}
 SCENARIOS = (
     inventory,
     planned_move,
@@ -118,6 +142,9 @@ SCENARIOS = (
     rebalanced,
     by_the_clock,
     events_delivered,
+    clouds_listed,
+    moved_to_a_cloud,
+    cut_over_undone_and_tried_again,
 )
 
 

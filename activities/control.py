@@ -29,8 +29,8 @@ class ControlActivities:
 
     @activity.defn(name="novacron.list_hosts")
     async def list_hosts(self) -> SiteSettings:
-        """The site's members, as this worker's settings file has them. Webhooks are nothing for a history."""
-        return self._settings.model_copy(update={"webhooks": ()})
+        """The site's members, as this worker's settings file has them. Webhooks and clouds are not for histories."""
+        return self._settings.model_copy(update={"webhooks": (), "clouds": ()})
 
     @activity.defn(name="novacron.agents_polling")
     async def agents_polling(self, query: AgentsQuery) -> AgentsAnswer:

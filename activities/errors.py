@@ -7,6 +7,10 @@
 | clouds.kvm MoveFailed | MigrationFailed | no |
 | clouds.kvm Ambiguous | Ambiguous | no |
 | clouds.kvm HostUnavailable | HostUnavailable | yes |
+| clouds NotFound | NotFound | no |
+| clouds SourceChanged | SourceChanged | no |
+| clouds, any other Final | Refused | no |
+| clouds, any other Retryable | CloudUnavailable | yes |
 | dwcp StartFailed, ControlFailed | DataPathFailed | yes |
 | dwcp, any other | DataPathFailed | no |
 | a disk of the host that takes no more | HostUnavailable | yes |
@@ -23,6 +27,7 @@ from typing import ParamSpec, TypeVar
 
 from temporalio.exceptions import ApplicationError
 
+from clouds import errors as clouds
 from clouds.kvm import errors as kvm
 from dwcp import errors as dwcp
 from models import failures
@@ -37,6 +42,10 @@ _TYPES: tuple[tuple[type[Exception], str, bool], ...] = (
     (kvm.Ambiguous, failures.AMBIGUOUS, True),
     (kvm.Final, failures.REFUSED, True),
     (kvm.Retryable, failures.HOST_UNAVAILABLE, False),
+    (clouds.NotFound, failures.NOT_FOUND, True),
+    (clouds.SourceChanged, failures.SOURCE_CHANGED, True),
+    (clouds.Final, failures.REFUSED, True),
+    (clouds.Retryable, failures.CLOUD_UNAVAILABLE, False),
     (dwcp.StartFailed, failures.DATA_PATH_FAILED, False),
     (dwcp.ControlFailed, failures.DATA_PATH_FAILED, False),
     (dwcp.DwcpError, failures.DATA_PATH_FAILED, True),

@@ -151,6 +151,23 @@ class AzureSettings(Model):
 CloudSettings = Annotated[AwsSettings | AzureSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
 
 
+def place_of(settings: CloudSettings) -> str:
+    """How people name it, such as aws:eu-central-1."""
+    return f"{settings.cloud}:{settings.region}"
+
+
+def _each_once(accounts: tuple[CloudSettings, ...]) -> tuple[CloudSettings, ...]:
+    places = [place_of(each) for each in accounts]
+    for place in places:
+        if places.count(place) > 1:
+            raise ValueError(f"{place} has {places.count(place)} accounts: VMs move to a place by this name, keep one")
+    return accounts
+
+
+CloudAccounts = Annotated[tuple[CloudSettings, ...], Field(max_length=64), AfterValidator(_each_once)]
+"""Clouds that VMs may move to, one account for each region. Credentials are never in here."""
+
+
 InstanceState = Literal["pending", "running", "stopping", "stopped", "terminating", "terminated", "paused", "unknown"]
 
 

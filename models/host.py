@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from models.base import AbsolutePath, Address, Count, Labels, Model, Name, Port, SocketPath, Text
+from models.clouds import CloudAccounts
 from models.datapath import TlsFiles
 from models.disks import DiskImage
 from models.events import Webhook
@@ -41,6 +42,8 @@ class HostSettings(Model):
     """Moves that may leave this host at once. All other steps have slots of their own."""
     memory_reserve_mib: Count = 256
     """Memory that incoming VMs must leave free."""
+    clouds: CloudAccounts = ()
+    """This host sends disks there. Stays on the host: no history has it."""
 
 
 class NamedPolicy(Model):
@@ -67,6 +70,8 @@ class SiteSettings(Model):
     webhooks: Annotated[tuple[Webhook, ...], Field(max_length=16)] = ()
     """Who is told of events (docs/events.md). Read by the control worker; restart it after a change."""
     leases: LeaseSettings = LeaseSettings()
+    clouds: CloudAccounts = ()
+    """The control worker makes images and instances there."""
 
     @model_validator(mode="after")
     def _policies_have_names_of_their_own(self) -> SiteSettings:

@@ -60,6 +60,10 @@ def survey(site: str, unique: str) -> str:
     return f"survey/{site}/{unique}"
 
 
+def clouds(site: str, unique: str) -> str:
+    return f"clouds/{site}/{unique}"
+
+
 def schedule(site: str, name: str) -> str:
     return f"schedule/{site}/{name}"
 

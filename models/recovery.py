@@ -52,6 +52,9 @@ class RecoverRequest(Model):
 
     vm: Name
     dry_run: bool = False
+    left_cloud: bool = False
+    """Somebody has seen that no instance of it runs in the cloud that its record names: the record may follow the
+    hosts again."""
     """Look and say what would be done; change nothing, the record neither."""
 
 

@@ -9,6 +9,7 @@ import click
 
 from novacron.commands import fleet, inventory, labels, moves, steer
 from novacron.commands.base import Commands, Face
+from novacron.commands.cloud import cloud
 from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
@@ -51,7 +52,7 @@ _MOVES = (moves.migrate, moves.watch, moves.cancel, moves.limit, moves.start_now
 _STEER = (steer.policy, steer.pause, steer.resume, steer.explain)
 _FLEET = (fleet.host, fleet.move_many, fleet.rebalance, schedule)
 _SEEN = (inventory.hosts, inventory.vm, events, owners, slots)
-for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, recover, reconcile, image, store, lab):
+for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, cloud, recover, reconcile, image, store, lab):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 

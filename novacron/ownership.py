@@ -44,7 +44,7 @@ class Ownership:
         self._site = nova.site
         self._queue = queues.control(nova.site)
 
-    async def recover(self, vm: str, dry_run: bool = False) -> RecoverReport:
+    async def recover(self, vm: str, dry_run: bool = False, left_cloud: bool = False) -> RecoverReport:
         """Make sure that there is one copy and nothing left of dead operations. Raises AlreadyMoving while an operation
         works on the VM, TwoCopies, Ambiguous, HostUnavailable (it names the silent hosts)."""
         check_name("vm", vm)
@@ -52,7 +52,7 @@ class Ownership:
             await connection.require_control_worker(self._nova.client, self._site, self._queue)
             return await self._nova.client.execute_workflow(
                 RecoverVm.run,
-                RecoverRequest(vm=vm, dry_run=dry_run).model_dump(mode="json"),
+                RecoverRequest(vm=vm, dry_run=dry_run, left_cloud=left_cloud).model_dump(mode="json"),
                 id=ids.migrate_vm(self._site, vm),
                 task_queue=self._queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,

@@ -10,6 +10,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import Worker
 
+from activities.cloud import CloudActivities
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
@@ -49,6 +50,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
     shares = SharesActivities(settings, client)
     slots = SlotActivities(settings, client)
     leases = LeaseActivities(settings, client)
+    clouds = CloudActivities(settings)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -71,6 +73,14 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             leases.release_lease,
             leases.list_leases,
             leases.dead_runs,
+            clouds.list_clouds,
+            clouds.list_cloud_sizes,
+            clouds.place_report,
+            clouds.make_cloud_image,
+            clouds.run_instance,
+            clouds.check_instance,
+            clouds.end_instance,
+            clouds.remove_cloud_things,
             OpeningActivities().next_opening,
             TellActivities(client).tell_events,
         ],

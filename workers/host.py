@@ -14,6 +14,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.cloud_disks import CloudDiskActivities
 from activities.context import ContextInterceptor
 from activities.fence import Fence
 from activities.fleet import FleetHostActivities
@@ -44,6 +45,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     switching = SwitchActivities(settings, fence)
     fleet = FleetHostActivities(settings, fence)
     at_once = settings.slots + FOR_OTHERS
+    clouds = CloudDiskActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -77,6 +79,13 @@ def build(settings: HostSettings, client: Client) -> Worker:
             switching.let_vm_run,
             switching.remove_handed_over,
             switching.take_back,
+            clouds.inspect_source,
+            clouds.begin_round,
+            clouds.send_disk,
+            clouds.end_round,
+            clouds.stop_source,
+            clouds.start_source,
+            clouds.settle_source,
         ],
         activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
         max_concurrent_activities=at_once,

@@ -153,6 +153,14 @@ def make_empty(path: str | Path, format: DiskFormat, size: int) -> None:
     _run("qemu-img", "create", "-q", "-f", _QEMU[format], *options, str(path), str(-(-size // unit) * unit))
 
 
+def drop_bitmaps(path: str | Path, prefix: str) -> None:
+    """Remove the dirty bitmaps of these names from a qcow2 image that nobody has open."""
+    told = _json("info", "-f", "qcow2", path=path)
+    for bitmap in told.get("format-specific", {}).get("data", {}).get("bitmaps", ()):
+        if str(bitmap["name"]).startswith(prefix):
+            _run("qemu-img", "bitmap", "--remove", "-f", "qcow2", str(path), str(bitmap["name"]))
+
+
 def _make(source: Path, source_format: DiskFormat, part: Path, target_format: DiskFormat) -> None:
     size = probe(source, source_format).size
     into = ("qemu-img", "convert", "-q", "-f", _QEMU[source_format])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from types import TracebackType
 
 from clouds.errors import BadDisk
@@ -30,7 +31,9 @@ class Nbd:
         self._socket.settimeout(deadline)
         try:
             self._socket.connect(path)
-            self.size = self._greet(export.encode())
+            self._greet()
+            self._negotiate(export.encode())
+            self.size = self._go(export.encode())
         except BaseException:
             self._socket.close()
             raise
@@ -70,24 +73,38 @@ class Nbd:
     def flush(self) -> None:
         self._ask(_FLUSH, 0, 0)
 
-    def _greet(self, export: bytes) -> int:
+    def _greet(self) -> None:
         magic, option, flags = struct.unpack(">QQH", self._receive(18))
         if (magic, option) != (_MAGIC, _OPTION_MAGIC) or not flags & 1:
             raise BadDisk("what listens there does not speak fixed newstyle NBD", _REMEDY)
-        body = struct.pack(">I", len(export)) + export + struct.pack(">H", 0)
-        self._socket.sendall(struct.pack(">IQII", flags & 3, _OPTION_MAGIC, _GO, len(body)) + body)
+        self._socket.sendall(struct.pack(">I", flags & 3))
+
+    def _negotiate(self, export: bytes) -> None:
+        """Options asked for before the export is entered."""
+
+    def _go(self, export: bytes) -> int:
+        """Enter the export; its size."""
         size = -1
+        for kind, answer in self._option(_GO, struct.pack(">I", len(export)) + export + struct.pack(">H", 0)):
+            if kind == _INFO and len(answer) >= 12 and struct.unpack(">H", answer[:2])[0] == _INFO_EXPORT:
+                (size,) = struct.unpack(">Q", answer[2:10])
+        if size < 0:
+            raise BadDisk("the NBD server does not tell the export's size", _REMEDY)
+        return int(size)
+
+    def _option(self, option: int, body: bytes) -> Iterator[tuple[int, bytes]]:
+        """What the server says to an option, up to its ACK. Raises BadDisk when it refuses."""
+        self._socket.sendall(struct.pack(">QII", _OPTION_MAGIC, option, len(body)) + body)
         while True:
             reply, _, kind, length = struct.unpack(">QIII", self._receive(20))
             if reply != _REPLY_MAGIC or length > 65536:
                 raise BadDisk("the NBD server's answer makes no sense", _REMEDY)
             answer = self._receive(length)
-            if kind == _INFO and length >= 12 and struct.unpack(">H", answer[:2])[0] == _INFO_EXPORT:
-                (size,) = struct.unpack(">Q", answer[2:10])
-            elif kind == _ACK and size >= 0:
-                return int(size)
-            elif kind != _INFO:
+            if kind == _ACK:
+                return
+            if kind & 1 << 31:
                 raise BadDisk(f"the NBD server refuses the export ({kind:#x}): {answer[:200]!r}", _REMEDY)
+            yield kind, answer
 
     def _ask(self, command: int, offset: int, length: int, data: bytes = b"", answer: int = 0) -> bytes:
         self._cookie += 1

@@ -22,9 +22,14 @@ _SHORTEST, _LONGEST = timedelta(minutes=1), timedelta(days=7)
 @click.command()
 @click.argument("vm")
 @click.option("--dry-run", is_flag=True, help="Look, and say what would be done; change nothing.")
+@click.option(
+    "--left-cloud",
+    is_flag=True,
+    help="You have seen that no instance of VM runs in the cloud that its record names: the record follows the hosts.",
+)
 @as_json
 @click.pass_obj
-def recover(face: Face, vm: str, dry_run: bool, as_json: bool) -> None:
+def recover(face: Face, vm: str, dry_run: bool, left_cloud: bool, as_json: bool) -> None:
     """Set VM right after an operation on it died: a terminated move, a host that went away.
 
     Asks every host of the site, and all must answer. Removes a paused copy that never ran, ends jobs and data paths
@@ -34,7 +39,7 @@ def recover(face: Face, vm: str, dry_run: bool, as_json: bool) -> None:
     check_name("vm", vm)
 
     async def work(nova: NovaCron) -> RecoverReport:
-        return await Ownership(nova).recover(vm, dry_run)
+        return await Ownership(nova).recover(vm, dry_run, left_cloud)
 
     report = face.run(work)
     if as_json:

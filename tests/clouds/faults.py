@@ -32,6 +32,11 @@ class FaultPlan:
     def on(self, operation: str, kind: Kind, times: int = 1, after: int = 0) -> None:
         self._faults.setdefault(operation, []).append(Fault(kind, times, after))
 
+    def clear(self) -> None:
+        """All goes well from now on."""
+        with self._lock:
+            self._faults.clear()
+
     def next(self, operation: str) -> Kind | None:
         """Counts the call, and says what is to happen to it."""
         with self._lock:

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ApplicationError
 
 from models import ids
 from models.disks import DiskImage
@@ -13,7 +14,10 @@ from models.host import DiskReport
 from models.lease import Lease
 from models.migration import OpenPath, VmRef
 from models.slots import HostSlots, SlotLimits
-from tests.workflow.fake_site import UUID, VM, FakeSite, outcome, reached, vm
+from tests.workflow.fake_cloud import PLACE
+from tests.workflow.fake_site import UUID, VM, FakeSite, Step, outcome, reached, vm
+from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
 from workflows.fleet.evacuate_host import EvacuateHost
 from workflows.fleet.move_many import MoveMany
@@ -133,6 +137,28 @@ async def slots_kept(site: FakeSite) -> Run:
 LIMITS = {each.__name__: SlotLimits(each_host=HostSlots(into=1)) for each in (waited_for_a_slot, slots_kept)}
 """Scenario -> what its site bounds."""
 
+
+async def clouds_listed(site: FakeSite) -> Run:
+    return await _start(site, ListClouds, ids.clouds(site.name, "1"), {"place": PLACE})
+
+
+async def moved_to_a_cloud(site: FakeSite) -> Run:
+    site.source.cloud.writes = [4 << 20, 1 << 20]
+    return await _start(site, MoveToCloud, site.id, {**_TO_A_CLOUD, "then": "remove"})
+
+
+async def cut_over_undone_and_tried_again(site: FakeSite) -> Run:
+    site.cloud_steps["check_instance"] = Step(error=ApplicationError("no", type="Refused", non_retryable=True), times=1)
+    move = await _start(site, MoveToCloud, site.id, _TO_A_CLOUD)
+    async with asyncio.timeout(40):
+        while "was undone" not in (await move.query(MoveToCloud.standing)).why:
+            await asyncio.sleep(0.05)
+    await move.execute_update(MoveToCloud.cut_over_now)
+    return move
+
+
+_TO_A_CLOUD = {"vm": VM, "to": PLACE, "size": "t3.micro"}
+
 SCENARIOS = (
     inventory,
     planned_move,
@@ -148,6 +174,9 @@ SCENARIOS = (
     events_delivered,
     waited_for_a_slot,
     slots_kept,
+    clouds_listed,
+    moved_to_a_cloud,
+    cut_over_undone_and_tried_again,
 )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOORS = {"models": 0, "dwcp": 1, "clouds": 1, "activities": 2, "workflows": 3, "workers": 4, "novacron": 5}
-ROOMS = ["calls", "events", "site", "sharing", "plan", "move", "recovery", "fleet"]
+ROOMS = ["calls", "events", "site", "sharing", "plan", "move", "recovery", "cloud", "fleet"]
 """Of workflows/, from the lowest."""
 IO_MODULES = {"libvirt", "socket", "subprocess", "requests", "httpx", "threading"}
 

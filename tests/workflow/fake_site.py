@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -73,6 +74,7 @@ from models.migration import (
 from models.shares import Capacities
 from models.slots import SlotLimits
 from models.steering import SteerMove
+from tests.workflow.fake_cloud import CloudState, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
@@ -165,6 +167,9 @@ class FakeHost:
         self.steps: dict[str, Step] = {}
         self.digest = "d1"
         self.planning = FakePlanning(name, self._enter)
+        self.cloud = FakeCloudDisks(self)
+        self.cloud_work: object = self.cloud
+        """What sends this host's disks to a cloud."""
         self.cancel_too_late = False
         self.reconciled = True
         self.tokens: dict[str, int] = {}
@@ -359,6 +364,10 @@ class FakeSite:
         self.teller_runs = True
         self._workers: dict[str, AsyncExitStack] = {}
         self.leases = MemoryLeases()
+        self.cloud = CloudState()
+        self.cloud_steps: dict[str, Step] = {}
+        self.cloud_work: object = FakeCloud(self)
+        """What does a control worker's work in clouds."""
 
     @property
     def id(self) -> str:
@@ -447,6 +456,7 @@ class FakeSite:
                         *activities_of(control),
                         *activities_of(leases),
                         *activities_of(FakeTell(self)),
+                        *activities_of(self.cloud_work),
                         OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
@@ -484,11 +494,13 @@ class FakeSite:
             activities=[
                 *activities_of(host),
                 *activities_of(host.planning),
+                *activities_of(host.cloud_work),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),
                 *activities_of(FakeSwitch(host)),
                 *activities_of(FakeFleetHost(host)),
             ],
+            activity_executor=ThreadPoolExecutor(4),
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
             default_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )

@@ -9,6 +9,8 @@ import pytest
 from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
 
+from activities.cloud import CloudActivities
+from activities.cloud_disks import CloudDiskActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.fleet import FleetHostActivities
@@ -20,6 +22,7 @@ from activities.switching import SwitchActivities
 from activities.telling import TellActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
+from tests.workflow.fake_cloud import FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_planning import FakePlanning
@@ -40,6 +43,8 @@ PAIRS = [
     (FakeSteering, SteeringActivities),
     (FakeSwitch, SwitchActivities),
     (FakeFleetHost, FleetHostActivities),
+    (FakeCloudDisks, CloudDiskActivities),
+    (FakeCloud, CloudActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]
@@ -50,6 +55,7 @@ OF_A_HOST = (
     SteeringActivities,
     SwitchActivities,
     FleetHostActivities,
+    CloudDiskActivities,
 )
 
 

@@ -13,6 +13,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
 
 from models import failures
+from models.cloud_move import OWNER_PREFIX
 from models.host import VmSheet
 from models.lease import HoldLease, Lease, TakeLease
 from models.migration import VmRef
@@ -56,6 +57,16 @@ class Ownership:
         source.owner = destination.owner = ref
         return ref
 
+    async def retake(self, site: str, ref: VmRef, above: int, *hosts: Host) -> VmRef:
+        """The VM under a new token, wherever its record says it is: for an operation that gives it back."""
+        self._site = site
+        self._lease = await Leases(site).take(wish(site, ref, hosts[0].name, above))
+        self._keeping = asyncio.create_task(self._keep())
+        ref = ref.model_copy(update={"token": self._lease.token})
+        for host in hosts:
+            host.owner = ref
+        return ref
+
     async def end(self, runs_on: str | None = None) -> None:
         """The operation is over; the VM runs on that host, or where it was."""
         if self._keeping:
@@ -75,6 +86,12 @@ class Ownership:
         """The VM was found elsewhere than its record says: certain once the host of the record does not have it."""
         assert self._lease is not None
         elsewhere = self._lease.host
+        if elsewhere.startswith(OWNER_PREFIX):
+            raise errors.final(
+                failures.AMBIGUOUS,
+                f"{ref.vm}: runs on {found}, and its owner record names a cloud, {elsewhere}: it may run there too. "
+                f"Nothing was started. If no instance of it runs, `novacron recover {ref.vm} --left-cloud`",
+            )
         if elsewhere in (await Control(self._site).hosts()).hosts:
             seen = await Host(self._site, elsewhere).has(ref)
             if verdict.alive(seen):

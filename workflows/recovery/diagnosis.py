@@ -21,7 +21,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from models import failures
 from models.host import VmSighting
+from workflows import errors
 from workflows.site import verdict
 
 Kind = Literal[
@@ -88,6 +90,19 @@ def diagnose(sightings: Sequence[VmSighting]) -> Diagnosis:
         return replace(told, waits=verdict.stands_whole(paused[0]))
     defined = [each.host for each in sightings if each.present]
     return _tell("off" if defined else "gone", sightings, defined[0] if len(defined) == 1 else None)
+
+
+def in_a_cloud(vm: str, owner: str, sightings: Sequence[VmSighting]) -> tuple[str, str]:
+    """(where it runs, its state) of a VM whose record names a cloud. Raises TwoCopies when a host has a live copy: what
+    runs in the cloud cannot be seen from here."""
+    if living := [each for each in sightings if verdict.alive(each)]:
+        raise errors.final(
+            failures.TWO_COPIES,
+            f"{vm}: its owner record names {owner}, and {'; '.join(verdict.describe(each) for each in living)}. "
+            f"Nothing was destroyed. See in the cloud's console whether its instance runs, and end one of the two; if "
+            f"none runs there, `novacron recover {vm} --left-cloud` lets the record follow the hosts again",
+        )
+    return owner, "in a cloud"
 
 
 def _halves(sightings: Sequence[VmSighting], halves: list[VmSighting], more: bool) -> Diagnosis:

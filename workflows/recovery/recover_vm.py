@@ -13,6 +13,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from models import failures
+from models.cloud_move import OWNER_PREFIX
 from models.host import VmSighting
 from models.lease import Lease
 from models.migration import MigrationPolicy, Progress, VmRef
@@ -26,7 +27,7 @@ from workflows.move import ownership
 from workflows.move.aftermath import Aftermath
 from workflows.move.chronicle import Chronicle
 from workflows.move.crossing import Crossing
-from workflows.recovery.diagnosis import Diagnosis, diagnose
+from workflows.recovery.diagnosis import Diagnosis, diagnose, in_a_cloud
 from workflows.recovery.repair import Repair
 from workflows.site import everyone, verdict
 
@@ -73,6 +74,9 @@ class RecoverVm:
         if wanted.dry_run:
             return self._foresee(ref, diagnose(seen))
         ref = await self._take(ref, seen)
+        assert self._lease is not None
+        if self._lease.host.startswith(OWNER_PREFIX) and not wanted.left_cloud:
+            return await self._settle(ref, *in_a_cloud(ref.vm, self._lease.host, seen), Repair(self._site, hosts, ref))
         self._chronicle.enter("confirming")
         repair = Repair(self._site, hosts, ref)
         diagnosis, seen = await self._judge(hosts, ref, repair)

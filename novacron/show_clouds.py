@@ -1,0 +1,82 @@
+"""How clouds, plans and moves to them look in a terminal."""
+
+from __future__ import annotations
+
+import click
+
+from models.cloud_move import CloudPlan, CloudsAnswer, CloudSizes, CloudStanding
+from novacron import show
+from workflows import details
+
+
+def places(answer: CloudsAnswer) -> None:
+    if not answer.places:
+        click.echo("no cloud in the control worker's settings: docs/workflows/move-to-cloud.md says how to add one")
+        return
+    names = list(answer.places[0].offers)
+    show.table(
+        ["PLACE", *names], [(each.place, *(each.offers.get(name, "") for name in names)) for each in answer.places]
+    )
+
+
+def sizes(found: CloudSizes) -> None:
+    hour = {price.item: price for price in found.prices if price.per == "hour"}
+    rows = [
+        (
+            size.name,
+            str(size.vcpus),
+            str(size.memory_mib),
+            size.architecture,
+            "/".join(size.firmware),
+            f"{hour[size.name].usd:g}" if size.name in hour else "?",
+        )
+        for size in found.sizes
+    ]
+    show.table(["SIZE", "VCPUS", "MIB", "ARCH", "BOOTS BY", "USD/HOUR"], rows)
+    if hour:
+        price = next(iter(hour.values()))
+        click.echo(f"prices as of {price.as_of} ({price.source}); ? is not in the list")
+    if found.more:
+        click.echo("there are more sizes than are shown")
+
+
+def plan(made: CloudPlan) -> None:
+    click.echo(f"{made.vm} from {made.source} to {made.place}, {'while it runs' if made.warm else 'shut down first'}:")
+    for number, step in enumerate(made.steps, 1):
+        click.echo(f"  {number}. {step}")
+    fast, slow = made.seconds
+    click.echo(
+        f"disks: {details.size(made.disk_bytes)}, about {details.size(made.send_bytes)} to send: "
+        f"{details.duration(fast)} at 1 Gbit/s, {details.duration(slow)} at 100 Mbit/s"
+    )
+    for cost in made.costs:
+        click.echo(
+            f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} a {cost.per}: {cost.what}"
+        )
+    if made.prices_as_of:
+        click.echo(f"  prices as of {made.prices_as_of} ({made.prices_source})")
+    for finding in made.findings:
+        click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
+
+
+def standing(seen: CloudStanding, already: set[str]) -> None:
+    """What is new since the lines in `already`."""
+    lines = [
+        f"round {each.number}: {details.size(each.bytes)} in {details.duration(each.seconds)}"
+        + (f"; {each.reason}" if each.reason else "")
+        for each in seen.rounds
+        if each.reason or each.number != seen.rounds[-1].number
+    ]
+    lines += [f"{seen.stage}{f'; runs on {seen.runs_on}' if seen.runs_on else ''}"]
+    lines += [f"note: {note}" for note in seen.notes]
+    for line in lines:
+        if line not in already:
+            already.add(line)
+            click.echo(line)
+
+
+def arrived(vm: str, seen: CloudStanding) -> None:
+    click.echo(f"{vm} runs in {seen.runs_on} as {seen.instance}; {details.size(seen.sent_bytes)} were sent")
+    if seen.source_kept_until:
+        until = seen.source_kept_until.strftime("%Y-%m-%d %H:%M UTC")
+        click.echo(f"its source is kept, shut off, until {until}: `novacron cloud roll-back {vm}`, `cloud let-go {vm}`")

@@ -1,0 +1,171 @@
+"""What a move to a cloud would meet, take and cost. Pure: the VM's facts and the place's offer in, a plan out.
+
+Nothing is measured here: times are for two link speeds, and prices are the repository's dated list.
+"""
+
+from __future__ import annotations
+
+from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, PlaceReport, SourceFacts, cloud_of
+from models.clouds import Price, Size
+from models.host import Finding
+
+FAST, SLOW = 125_000_000, 12_500_000
+"""Bytes a second of 1 Gbit/s and of 100 Mbit/s."""
+HOURS = 730
+"""Of a month."""
+GB = 1 << 30
+STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced"}
+"""The disks that adapters make unless told otherwise, by their name in clouds/prices."""
+SNAPSHOT = "snapshot"
+
+
+def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> CloudPlan:
+    warm = goes_warm(wanted, facts, offer)
+    capacity = sum(disk.capacity for disk in facts.disks)
+    held = sum(min(disk.allocated, disk.capacity) for disk in facts.disks)
+    return CloudPlan(
+        vm=wanted.vm,
+        source=facts.host,
+        place=wanted.to,
+        warm=warm,
+        steps=steps(wanted, facts, warm),
+        findings=findings(wanted, facts, offer),
+        disk_bytes=capacity,
+        send_bytes=held,
+        seconds=(round(held / FAST, 1), round(held / SLOW, 1)),
+        costs=costs(wanted, capacity, offer.prices),
+        prices_as_of=offer.prices[0].as_of if offer.prices else None,
+        prices_source=offer.prices[0].source if offer.prices else "",
+    )
+
+
+def goes_warm(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> bool:
+    return wanted.mode != "cold" and facts.running and offer.warm
+
+
+def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str, ...]:
+    disks = f"{len(facts.disks)} disk{'s' if len(facts.disks) != 1 else ''}"
+    when = {
+        "now": "when the last round is expected to fit the downtime goal",
+        "at": f"at {wanted.cut_over_at.isoformat() if wanted.cut_over_at else ''}",
+        "window": "when a window opens",
+        "manual": "on the update cut_over_now",
+    }[wanted.cut_over]
+    if warm:
+        first: tuple[str, ...] = (
+            f"copy {disks} to {wanted.to} while {wanted.vm} runs",
+            f"send what changed, in rounds, {wanted.rounds} at most",
+            f"cut over {when}: shut {wanted.vm} down on {facts.host}, send the last changes",
+        )
+    else:
+        first = (f"shut {wanted.vm} down on {facts.host}" if facts.running else f"{wanted.vm} is off already",)
+        first = (*first, f"copy {disks} to {wanted.to}")
+    verify = f"ask {wanted.verify.kind} of it" if wanted.verify else "no check of your own is asked for"
+    after = "remove it with its disks" if wanted.then == "remove" else "leave it there, shut off"
+    return (
+        *first,
+        "compare the hash of every disk with what the cloud was given",
+        f"make an image, run it as {wanted.size}, wait until it runs; {verify}",
+        "the owner record names the cloud: from here on the VM runs there. Remove image and snapshots",
+        f"keep the source for {wanted.keep_source_for:g} s to roll back to; then {after}",
+    )
+
+
+def findings(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> tuple[Finding, ...]:
+    return (*_of_the_source(wanted, facts), *_of_the_place(wanted, facts, offer))
+
+
+def _of_the_source(wanted: CloudMoveRequest, facts: SourceFacts) -> tuple[Finding, ...]:
+    found = [_blocker("disk", each, "Detach it, or move it by hand.") for each in facts.obstacles]
+    if not facts.persistent:
+        what = f"{wanted.vm} is transient: {facts.host} would forget it when it stops, and could not roll back"
+        found.append(_blocker("transient", what, "Define it first (virsh dumpxml, virsh define)."))
+    if not facts.disks and not facts.obstacles:
+        found.append(
+            _blocker("no-disk", f"{wanted.vm} has no disk that could be sent", "There is nothing to boot from.")
+        )
+    if wanted.to not in facts.accounts:
+        what = f"the worker of {facts.host} has no cloud account for {wanted.to} in its settings"
+        found.append(_blocker("account", what, "Add it to `clouds` there: the host sends its own disks."))
+    if facts.host_kernel:
+        what = f"{wanted.vm} boots a kernel file of its host: its disks may have no boot loader"
+        found.append(_warning("host-kernel", what, "Install a kernel and a boot loader in the guest."))
+    if wanted.mode == "warm" and not facts.running:
+        found.append(_warning("off", f"{wanted.vm} is off: it is copied cold", "Nothing to do."))
+    return tuple(found)
+
+
+def _of_the_place(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> tuple[Finding, ...]:
+    found = []
+    if wanted.mode == "warm" and not offer.warm:
+        what = f"{wanted.to} takes no changed blocks"
+        found.append(_blocker("warm", what, "Use mode auto or cold."))
+    if offer.size is None:
+        near = f"Sizes that come near: {', '.join(offer.like)}." if offer.like else "`novacron cloud sizes` lists them."
+        found.append(_blocker("size", f"{wanted.to} has no size {wanted.size}", near))
+        return tuple(found)
+    size = offer.size
+    if facts.architecture and facts.architecture.replace("aarch64", "arm64") != size.architecture:
+        what = f"{wanted.vm} is {facts.architecture}, and {size.name} is {size.architecture}"
+        found.append(_blocker("architecture", what, "Choose a size of the VM's architecture."))
+    if facts.firmware not in size.firmware:
+        what = f"{wanted.vm} boots by {facts.firmware}, and {size.name} by {' or '.join(size.firmware) or 'neither'}"
+        found.append(_blocker("firmware", what, "Choose another size, or change the guest's boot."))
+    if size.memory_mib < facts.memory_mib or size.vcpus < facts.vcpus:
+        what = (
+            f"{size.name} has {size.vcpus} vCPUs, {size.memory_mib} MiB; {wanted.vm} {facts.vcpus}, {facts.memory_mib}"
+        )
+        found.append(_warning("smaller", what, "Choose a larger size, unless the guest makes do with it."))
+    if size.drivers:
+        what = (
+            f"{size.name} needs {' and '.join(size.drivers)} in the guest's initramfs; guests are not prepared for it"
+        )
+        found.append(
+            _warning("drivers", what, "Add them, mount by UUID, use DHCP. A test cut-over shows whether it boots.")
+        )
+    return (*found, *_of_quotas(size, wanted, offer))
+
+
+def _of_quotas(size: Size, wanted: CloudMoveRequest, offer: PlaceReport) -> tuple[Finding, ...]:
+    full = [
+        quota
+        for quota in offer.quotas
+        if quota.unit == "vCPU" and quota.used is not None and quota.used + size.vcpus > quota.limit
+    ]
+    return tuple(
+        _blocker(
+            "quota",
+            f"{quota.name}: {quota.used:g} of {quota.limit:g} are used, and {size.name} needs {size.vcpus}",
+            f"Have it raised at {cloud_of(wanted.to)}, or end an instance.",
+        )
+        for quota in full
+    )
+
+
+def costs(wanted: CloudMoveRequest, capacity: int, prices: tuple[Price, ...]) -> tuple[Cost, ...]:
+    """Running it, its disks, and the snapshots for as long as the move keeps them."""
+    size = -(-capacity // GB)
+    hour = _price(prices, wanted.size, "hour")
+    disk = _price(prices, STORAGE.get(cloud_of(wanted.to), ""), "gb-month")
+    snapshots = _price(prices, SNAPSHOT, "gb-month")
+    return (
+        Cost(what=f"{wanted.size}, {HOURS} hours", usd=_times(hour, HOURS), per="month"),
+        Cost(what=f"{size} GiB of disks", usd=_times(disk, size), per="month"),
+        Cost(what=f"{size} GiB of snapshots, if kept; the move removes them", usd=_times(snapshots, size), per="month"),
+    )
+
+
+def _price(prices: tuple[Price, ...], item: str, per: str) -> float | None:
+    return next((price.usd for price in prices if price.item == item and price.per == per), None)
+
+
+def _times(usd: float | None, count: float) -> float | None:
+    return None if usd is None else round(usd * count, 2)
+
+
+def _blocker(id: str, what: str, remedy: str) -> Finding:
+    return Finding(id=id, severity="blocker", what=what, remedy=remedy)
+
+
+def _warning(id: str, what: str, remedy: str) -> Finding:
+    return Finding(id=id, severity="warning", what=what, remedy=remedy)

@@ -77,14 +77,13 @@ class CloudDiskActivities(OnHost):
             found = sheet.vm_sheet(session, self._settings.host, vm)
             domain = session.get(vm)
             text = session.call("read the VM's definition", lambda _: domain.XMLDesc(0))
-            autostart = found.vm.persistent and bool(session.call("read autostart", lambda _: domain.autostart()))
         disks, obstacles = copied(found.disks)
         return SourceFacts(
             host=self._settings.host,
             vm=VmRef(vm=found.vm.name, uuid=found.vm.uuid, token=self._fence.known(vm)),
             persistent=found.vm.persistent,
             running=found.vm.state not in leaving.OFF,
-            autostart=autostart,
+            autostart=found.vm.autostart,
             vcpus=found.vm.vcpus,
             memory_mib=found.vm.memory_mib,
             architecture=found.arch,

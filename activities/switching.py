@@ -47,6 +47,14 @@ class SwitchActivities(OnHost):
             arrival.let_run(session, vm)
         return self._sighting(vm)
 
+    @activity.defn(name="novacron.start_with_host", no_thread_cancel_exception=True)
+    @translated
+    def start_with_host(self, vm: VmRef) -> None:
+        """Run on the destination of a VM that its source started when it booted."""
+        self._fence.check(vm, "let the VM start with this host")
+        with self._session() as session:
+            arrival.start_with_host(session, vm)
+
     @activity.defn(name="novacron.remove_handed_over", no_thread_cancel_exception=True)
     @translated
     def remove_handed_over(self, vm: VmRef) -> VmSighting:

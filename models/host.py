@@ -166,6 +166,8 @@ class VmReport(Model):
     memory_mib: Count
     vcpus: Annotated[int, Field(ge=1, le=4096)]
     persistent: bool = False
+    autostart: bool = False
+    """The host starts it when it has booted itself."""
     job: bool = False
     """A libvirt job (migration, save, ...) is running on it."""
     labels: Labels = Field(default_factory=dict)

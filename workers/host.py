@@ -77,6 +77,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
             switching.prove_arrival,
             switching.prove_departure,
             switching.let_vm_run,
+            switching.start_with_host,
             switching.remove_handed_over,
             switching.take_back,
             clouds.inspect_source,

@@ -33,6 +33,12 @@ def let_run(session: Session, vm: VmRef) -> None:
     session.call(f"let VM {vm.vm} run", lambda _: domain.resume())
 
 
+def start_with_host(session: Session, vm: VmRef) -> None:
+    """The host starts the VM when it boots. libvirt does not carry this along. Raises NotFound."""
+    domain = session.get(vm)
+    session.call(f"let VM {vm.vm} start with this host", lambda _: domain.setAutostart(1))
+
+
 def prove(session: Session, vm: VmRef) -> None:
     """Raises NotFound, or Refused, unless the VM is here whole, and waits, and never ran."""
     _refuse(session, vm, session.get(vm))

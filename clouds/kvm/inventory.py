@@ -78,6 +78,7 @@ def vm_report(domain: Domain) -> VmReport:
         memory_mib=memory_kib // 1024,
         vcpus=max(1, vcpus),
         persistent=bool(domain.isPersistent()),
+        autostart=bool(domain.isPersistent() and domain.autostart()),
         job=job_operation(domain, STATES[state]) != 0,
         labels=labels_of(domain),
     )

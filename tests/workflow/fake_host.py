@@ -117,6 +117,12 @@ class FakeSwitch:
         self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"state": "running", "reason": 5})
         return self._seen(vm)
 
+    @activity.defn(name="novacron.start_with_host")
+    async def start_with_host(self, vm: VmRef) -> None:
+        await self._host._enter("start_with_host")
+        self._host.take_note(vm)
+        self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"autostart": True})
+
     @activity.defn(name="novacron.remove_handed_over")
     async def remove_handed_over(self, vm: VmRef) -> VmSighting:
         await self._host._enter("remove_handed_over")

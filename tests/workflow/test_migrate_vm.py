@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 
 from models.host import Finding
 from models.migration import Progress
@@ -38,6 +38,26 @@ async def test_the_steps_come_in_the_order_of_the_story(site: FakeSite) -> None:
         "host-a.look_for_vm",
     ]
     assert sorted(site.journal[7:]) == ["host-a.close_path", "host-b.close_path"]
+
+
+@pytest.mark.parametrize("autostart", [True, False])
+async def test_a_vm_that_started_with_its_host_starts_with_the_next_one(site: FakeSite, autostart: bool) -> None:
+    site.source.vms[VM] = site.source.vms[VM].model_copy(update={"persistent": True, "autostart": autostart})
+    async with site.working():
+        result = await site.move()
+    assert site.journal.count("host-b.start_with_host") == int(autostart)
+    assert not result.notes
+
+
+async def test_where_starting_with_its_host_cannot_be_set_the_move_succeeds_and_says_so(site: FakeSite) -> None:
+    site.source.vms[VM] = site.source.vms[VM].model_copy(update={"persistent": True, "autostart": True})
+    site.at(
+        site.destination, "start_with_host", error=ApplicationError("read-only", type="Refused", non_retryable=True)
+    )
+    async with site.working():
+        (note,) = (await site.move()).notes
+    assert f"see to it there with `virsh autostart {VM}`" in note
+    assert site.runs_on() == ["host-b"]
 
 
 async def test_the_source_is_found_by_asking_every_host(site: FakeSite) -> None:

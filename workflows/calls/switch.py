@@ -34,6 +34,10 @@ class SwitchEnd:
     async def let_run(self, ref: VmRef) -> VmSighting:
         return await _call(SwitchActivities.let_vm_run, ref, **self._to(deadlines.CONFIRM, f"let {ref.vm} run"))
 
+    async def start_with_host(self, ref: VmRef) -> None:
+        what = f"let {ref.vm} start with this host, as with the one it left"
+        await _call(SwitchActivities.start_with_host, ref, **self._to(deadlines.DISCARD, what))
+
     async def remove_handed_over(self, ref: VmRef) -> VmSighting:
         what = f"remove what is left of {ref.vm}, which was handed over"
         return await _call(SwitchActivities.remove_handed_over, ref, **self._to(deadlines.DISCARD, what))

@@ -115,6 +115,17 @@ class Aftermath:
         except ActivityError as error:
             self._chronicle.note(f"{ref.vm} may be left paused on {self._source.name}: {errors.explain(error)[1]}")
 
+    async def start_with_host(self, ref: VmRef) -> None:
+        """As its source did: libvirt leaves that behind."""
+        _, there = self._ends()
+        try:
+            await there.start_with_host(ref)
+        except ActivityError as error:
+            self._chronicle.note(
+                f"{ref.vm} does not start with {there.name} as it did with {self._source.name} "
+                f"({errors.explain(error)[1]}); see to it there with `virsh autostart {ref.vm}`"
+            )
+
     async def settle_disks(self, migration_id: str, disks: Sequence[DiskImage], keep: bool | None) -> None:
         """Keep images the VM runs on now, or remove those of a move that failed; None: nobody can say, so neither."""
         there, listed = self._destination, ", ".join(image.path for image in disks)

@@ -135,6 +135,8 @@ class MigrateVm(Steered):
         await crossing.settle(keep=None if leftover else _KEEP_DISKS.get(where.kind))
         if where.kind != "moved":
             self._fail(error, where)
+        if self._admitted.sheet is not None and self._admitted.sheet.vm.autostart:
+            await self._aftermath.start_with_host(self._ref)
         if error is not None and not errors.cancelled(error):
             self._chronicle.note(f"the move step failed ({errors.explain(error)[1]}), yet {where.reason}")
         if self._late or self._stopping() is not None:

@@ -29,6 +29,7 @@ class PlayedDomain:
         self.now: list[int] = [1, 1]
         self.stats: dict[str, Any] | Exception = {"type": 0}
         self.persistent = 0
+        self.auto = 0
         self.calls: list[tuple[Any, ...]] = []
         self.fails: dict[str, Exception] = {}
         self.connection: PlayedConnection | None = None
@@ -57,6 +58,13 @@ class PlayedDomain:
 
     def isPersistent(self) -> int:
         return self.persistent
+
+    def autostart(self) -> int:
+        return self.auto
+
+    def setAutostart(self, autostart: int) -> int:
+        self.auto = autostart
+        return self._do("autostart", autostart)
 
     def jobStats(self, flags: int = 0) -> dict[str, Any]:
         if isinstance(self.stats, Exception):

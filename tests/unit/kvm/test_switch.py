@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from clouds.kvm import arrival, handover, leftover, parting
 from clouds.kvm.connection import Session
 from clouds.kvm.errors import HostUnavailable, NotFound, Refused
+from clouds.kvm.inventory import vm_report
 from clouds.kvm.switch import Source, Switch
 from models.migration import VmRef
 
@@ -379,3 +381,15 @@ def test_one_that_was_removed_as_handed_over_has_left_until_it_is_started_again(
     assert parting.why_not_left("web", note, tmp_path) == ""
     log.write_text(log.read_text() + STARTED.format(2) + ENDED.format("destroyed"))
     assert "destroyed" in parting.why_not_left("web", note, tmp_path)
+
+
+def test_a_vm_is_let_start_with_its_new_host(session: Session, domain: Any) -> None:
+    arrival.start_with_host(session, WEB)
+    assert domain.calls == [("autostart", 1)]
+
+
+@pytest.mark.parametrize(("persistent", "auto", "starts"), [(1, 1, True), (1, 0, False), (0, 1, False)])
+def test_only_a_defined_vm_can_start_with_its_host(domain: Any, persistent: int, auto: int, starts: bool) -> None:
+    known = type(domain)("web", uuid=str(uuid.UUID(int=1)))
+    known.persistent, known.auto = persistent, auto
+    assert vm_report(known).autostart is starts

@@ -51,6 +51,8 @@ class Ground:
         self._listening = contextlib.ExitStack()
         self._heard: Heartbeats | None = None
         self.scratch = False
+        self.defined = False
+        """The guest's host has a definition of it."""
         self._uuid = ""
 
     @classmethod
@@ -91,7 +93,7 @@ class Ground:
             self.lab.boot_guest, GUEST, on, memory_mib=MEMORY_MIB, fill=0 if scratch else FILL_MIB,
             dirty=0 if scratch else DIRTY_MIB, check=1, scratch=scratch,
         )  # fmt: skip
-        self.scratch, self._uuid = bool(scratch), guest.uuid
+        self.scratch, self.defined, self._uuid = bool(scratch), False, guest.uuid
         self._heard = self._listening.enter_context(self.lab.heartbeats(GUEST, from_start=True))
 
     def _remove_guest(self) -> None:
@@ -102,6 +104,20 @@ class Ground:
             image.unlink(missing_ok=True)
             image.with_name(f"{image.name}.novacron").unlink(missing_ok=True)
 
+    async def define(self, defined: bool) -> None:
+        """Let its host have a definition of the guest, or none: most VMs of a fleet have one."""
+        (host,) = self.held_on()
+        await asyncio.to_thread(self._define, host, defined)
+        self.defined = defined
+
+    def _define(self, host: str, defined: bool) -> None:
+        with contextlib.closing(_libvirt().open(self.lab.settings.libvirt_uri(host))) as connection:
+            domain = connection.lookupByName(GUEST)
+            if defined and not domain.isPersistent():
+                connection.defineXML(domain.XMLDesc())
+            elif domain.isPersistent() and not defined:
+                domain.undefine()
+
     def held_on(self) -> tuple[str, ...]:
         """Hosts on which the guest has a QEMU process."""
         return tuple(host.name for host in self.hosts if GUEST in host.qemu())
@@ -109,13 +125,13 @@ class Ground:
     def running_on(self) -> tuple[str, ...]:
         """Hosts whose libvirt says that the guest runs, and not as half of a VM whose other half is gone. LabError when
         a libvirtd does not answer."""
-        found = {name: self.domains(name).get(GUEST, ("", 0)) for name in HOSTS}
-        return tuple(name for name, (state, why) in found.items() if state == "running" and why != _POST_COPY_FAILED)
+        found = {name: self.domains(name).get(GUEST, ("", 0, False)) for name in HOSTS}
+        return tuple(name for name, (state, why, _) in found.items() if state == "running" and why != _POST_COPY_FAILED)
 
-    def domains(self, host: str) -> dict[str, tuple[str, int]]:
-        """Every domain the host's libvirt knows: its state and libvirt's reason."""
+    def domains(self, host: str) -> dict[str, tuple[str, int, bool]]:
+        """Every domain the host's libvirt knows: its state, libvirt's reason, and whether it is defined."""
         libvirt = _libvirt()
-        found: dict[str, tuple[str, int]] = {}
+        found: dict[str, tuple[str, int, bool]] = {}
         try:
             with contextlib.closing(libvirt.openReadOnly(self.lab.settings.libvirt_uri(host))) as connection:
                 for domain in connection.listAllDomains():
@@ -193,9 +209,11 @@ class Ground:
             return [f"lease held by {lock} {by}" for lock, by in records.execute(question, (self._uuid,))]
 
     def _left_on(self, host: Host, has_guest: bool) -> Iterator[str]:
-        for name, (state, reason) in self.domains(host.name).items():
+        for name, (state, reason, defined) in self.domains(host.name).items():
             if name != GUEST or not has_guest:
                 yield f"domain {name}, {state} (reason {reason})"
+            elif defined != self.defined:
+                yield f"{GUEST} is {'' if defined else 'not '}defined, and was {'' if self.defined else 'not '}before"
         migrations = self.inside(host.name, f"{STATE_DIR}/migrations")
         if migrations.is_dir():
             yield from (f"folder of migration {entry.name}" for entry in migrations.iterdir())
@@ -275,6 +293,6 @@ def _libvirt() -> Any:
 _STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 6: "crashed", 7: "suspended"}
 
 
-def _state(domain: Any) -> tuple[str, int]:
+def _state(domain: Any) -> tuple[str, int, bool]:
     state, reason = domain.state()
-    return _STATES.get(state, "unknown"), reason
+    return _STATES.get(state, "unknown"), reason, bool(domain.isPersistent())

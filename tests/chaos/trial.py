@@ -77,6 +77,7 @@ async def run(ground: Ground, combination: Combination, seed: int) -> Trial:
         await ground.ready()
         if fault.scratch:
             await ground.boot(scratch=fault.scratch)
+        await ground.define(random.Random(f"{seed}/{combination.name}/defined").random() < 0.5)
         await _try(ground, trial, fault)
     except NotMet as error:
         trial.fails("not met", str(error))

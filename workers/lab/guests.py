@@ -163,13 +163,16 @@ def boot(
 
 
 def destroy(settings: LabSettings, name: str, host: str) -> None:
-    """End a guest on this host at once; nothing happens when it is not there."""
+    """End a guest on this host at once, its definition too; nothing happens when it is not there."""
     libvirt = _libvirt()
     try:
         with closing(libvirt.open(settings.libvirt_uri(host))) as connection:
             for domain in connection.listAllDomains():
                 if domain.name() == name:
-                    domain.destroy()
+                    if domain.isPersistent():
+                        domain.undefine()
+                    if domain.isActive():
+                        domain.destroy()
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it ended by itself meanwhile
             raise LabError(f"guest {name} could not be destroyed on {host}: {error}") from error

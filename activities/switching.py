@@ -9,10 +9,10 @@ from temporalio import activity
 
 from activities.errors import translated
 from activities.on_host import OnHost
-from clouds.kvm import arrival, handover, parting
+from clouds.kvm import arrival, handover, leftover, parting
 from clouds.kvm.errors import Refused
 from models.host import HostSettings, VmSighting
-from models.migration import MoveVm, VmRef, may_switch
+from models.migration import HandedOver, MoveVm, VmRef, may_switch
 
 
 class SwitchActivities(OnHost):
@@ -57,11 +57,13 @@ class SwitchActivities(OnHost):
 
     @activity.defn(name="novacron.remove_handed_over", no_thread_cancel_exception=True)
     @translated
-    def remove_handed_over(self, vm: VmRef) -> VmSighting:
+    def remove_handed_over(self, vm: HandedOver) -> VmSighting:
         """Run on the source, when the VM runs, or was proved to stand whole, at its destination."""
         self._fence.check(vm, "remove what was handed over")
         with self._session() as session:
             handover.remove_handed_over(session, vm, lambda: parting.remember(vm.vm, _removed(self._settings, vm)))
+            if vm.defined_there:
+                leftover.undefine(session, vm)
         return self._sighting(vm)
 
     @activity.defn(name="novacron.take_back", no_thread_cancel_exception=True)

@@ -159,6 +159,13 @@ class VmRef(Model):
     the oldest of all."""
 
 
+class HandedOver(VmRef):
+    """A VM whose copy here is spent: it lives elsewhere."""
+
+    defined_there: bool = False
+    """It is defined where it lives, so its definition here goes too: a host that boots may start what it defines."""
+
+
 class Endpoint(Model):
     """Where a destination's data path listens."""
 

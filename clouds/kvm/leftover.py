@@ -50,6 +50,13 @@ def discard_incoming(session: Session, vm: VmRef, within: float = GONE_WITHIN) -
         time.sleep(0.1)  # libvirt removes it just after destroy() returns; there is nothing to wait on
 
 
+def undefine(session: Session, vm: VmRef) -> None:
+    """Returns when a VM that is shut off here is not defined here either. One that has a process stays as it is."""
+    domain = session.find(vm)
+    if domain is not None and session.call(f"look at VM {vm.vm}", lambda _: not domain.isActive()):
+        session.call(f"remove the definition of VM {vm.vm}", lambda _: domain.undefineFlags(KEEP_NVRAM))
+
+
 def reason_to_keep(domain: Domain) -> str:
     """Why this VM must not be removed; empty when it is certain that its guest never ran here."""
     number, reason = domain.state()[:2]

@@ -10,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 
 from models.fleet import StopResult, StopVm
 from models.host import VmSighting
-from models.migration import VmRef
+from models.migration import HandedOver, VmRef
 from models.recovery import FindMarks, MarksReport, PathSeen, PathsReport, Welcome, Welcomed
 from models.steering import Steered, SteerMove
 
@@ -124,11 +124,13 @@ class FakeSwitch:
         self._host.vms[vm.vm] = self._host.vms[vm.vm].model_copy(update={"autostart": True})
 
     @activity.defn(name="novacron.remove_handed_over")
-    async def remove_handed_over(self, vm: VmRef) -> VmSighting:
+    async def remove_handed_over(self, vm: HandedOver) -> VmSighting:
         await self._host._enter("remove_handed_over")
         self._refuse_unless("handed over", vm)
         self._host.take_note(vm)
-        self._host.vms.pop(vm.vm, None)
+        gone = self._host.vms.pop(vm.vm, None)
+        if gone and gone.persistent and not vm.defined_there:
+            self._host.vms[vm.vm] = gone.model_copy(update={"state": "shutoff", "reason": 0})
         self._host.proves.add("left")
         return self._seen(vm)
 

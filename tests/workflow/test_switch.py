@@ -19,19 +19,18 @@ WHOLE = vm("paused", reason=1)
 HANDED_OVER = vm("paused", reason=2)
 
 
-def lost(site: FakeSite, left: bool = True, whole: bool = True) -> ApplicationError:
+def lost(site: FakeSite, left: bool = True, whole: bool = True, defined: tuple[bool, bool] = (False, False)) -> None:
     """The move step ends in doubt, in the middle of the switch."""
 
     def change() -> None:
-        site.source.vms[VM] = HANDED_OVER
+        site.source.vms[VM] = HANDED_OVER.model_copy(update={"persistent": defined[0]})
         if left:
             del site.source.vms[VM]
         if whole:
-            site.destination.vms[VM] = WHOLE
+            site.destination.vms[VM] = WHOLE.model_copy(update={"persistent": defined[1]})
 
     error = ApplicationError("nobody saw how it ended", type="Ambiguous", non_retryable=True)
     site.at(site.source, "move_vm", change=change, error=error)
-    return error
 
 
 async def recover(site: FakeSite, **more: object) -> RecoverReport:
@@ -89,6 +88,15 @@ async def test_what_the_source_handed_over_goes_before_the_vm_is_let_run(site: F
     order = ["host-b.prove_arrival", "host-a.remove_handed_over", "host-a.prove_departure", "host-b.let_vm_run"]
     assert [entry for entry in site.journal if entry in order] == order
     assert site.runs_on() == ["host-b"]
+
+
+@pytest.mark.parametrize("again", [True, False])
+async def test_its_definition_goes_too_unless_it_would_be_the_only_one(site: FakeSite, again: bool) -> None:
+    lost(site, left=False, defined=(True, again))
+    site.source.proves, site.destination.proves = {"handed over"}, {"arrived"}
+    async with site.working():
+        await site.move()
+    assert (VM in site.source.vms) is not again
 
 
 async def test_a_source_that_may_be_alive_is_a_second_copy(site: FakeSite) -> None:

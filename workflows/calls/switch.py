@@ -7,7 +7,7 @@ from temporalio.workflow import ActivityConfig
 
 from models import queues
 from models.host import VmSighting
-from models.migration import VmRef
+from models.migration import HandedOver, VmRef
 from workflows.calls import deadlines
 
 with workflow.unsafe.imports_passed_through():
@@ -38,9 +38,10 @@ class SwitchEnd:
         what = f"let {ref.vm} start with this host, as with the one it left"
         await _call(SwitchActivities.start_with_host, ref, **self._to(deadlines.DISCARD, what))
 
-    async def remove_handed_over(self, ref: VmRef) -> VmSighting:
+    async def remove_handed_over(self, ref: VmRef, defined_there: bool) -> VmSighting:
         what = f"remove what is left of {ref.vm}, which was handed over"
-        return await _call(SwitchActivities.remove_handed_over, ref, **self._to(deadlines.DISCARD, what))
+        spent = HandedOver(vm=ref.vm, uuid=ref.uuid, token=ref.token, defined_there=defined_there)
+        return await _call(SwitchActivities.remove_handed_over, spent, **self._to(deadlines.DISCARD, what))
 
     async def take_back(self, ref: VmRef) -> VmSighting:
         what = f"let {ref.vm} run again, which was handed over in vain"

@@ -51,7 +51,7 @@ class Aftermath:
         try:
             if where.arrived:
                 await there.prove_arrival(ref)
-            await here.remove_handed_over(ref)
+            await here.remove_handed_over(ref, where.defined)
         except ActivityError as error:
             kind, why = errors.explain(error)
             settled = replace(where, kind="two copies") if kind == failures.REFUSED else where

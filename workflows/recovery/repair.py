@@ -48,7 +48,7 @@ class Repair:
                 if kind != failures.REFUSED:
                     raise
                 two = f"{self._ref.vm}: runs on {runs_on}, and {host} holds a copy that may have run: {why}"
-                await self._remove_handed_over(host, two)
+                await self._remove_handed_over(host, two, verdict.defined(now))
                 continue
             self.done.append(f"removed a paused copy that never ran on {host}")
 
@@ -56,10 +56,10 @@ class Repair:
         """Of two paused copies: which one has arrived whole and never ran is proved by its host, that the other has
         been handed over by its own; then it goes, and the VM is let run. Where it runs then. Raises TwoCopies."""
         two = f"{self._ref.vm}: {' and '.join(hosts)} hold paused copies, and which is the VM cannot be proved"
-        whole, whys = [], []
+        whole, whys, defined = list[str](), list[str](), False
         for host in hosts:
             try:
-                await self._end(host).prove_arrival(self._ref)
+                defined = verdict.defined(await self._end(host).prove_arrival(self._ref))
                 whole.append(host)
             except ActivityError as error:
                 whys.append(_refused(error))
@@ -67,7 +67,7 @@ class Repair:
             raise errors.final(failures.TWO_COPIES, f"{two}: {'; '.join(whys) or 'both may be'}")
         for host in hosts:
             if host not in whole:
-                await self._remove_handed_over(host, two)
+                await self._remove_handed_over(host, two, defined)
         await self._end(whole[0]).let_run(self._ref)
         self.done.append(f"let it run on {whole[0]}, where it stood whole")
         return whole[0]
@@ -94,9 +94,9 @@ class Repair:
         self.done.append(f"let it run again on {host}, which had handed it over in vain")
         return ""
 
-    async def _remove_handed_over(self, host: str, otherwise: str) -> None:
+    async def _remove_handed_over(self, host: str, otherwise: str, defined_there: bool) -> None:
         try:
-            await self._end(host).remove_handed_over(self._ref)
+            await self._end(host).remove_handed_over(self._ref, defined_there)
         except ActivityError as error:
             raise errors.final(failures.TWO_COPIES, f"{otherwise}; {_refused(error)}") from error
         self.done.append(f"removed what {host} had handed over, and not run since")

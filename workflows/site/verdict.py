@@ -69,6 +69,8 @@ class Verdict:
     """It is on the source only, paused and with no job."""
     arrived: bool = False
     """The destination says that the VM stands there whole."""
+    defined: bool = False
+    """The destination has a definition of the VM."""
     broken_off: tuple[str, ...] = ()
     """Of a split: the hosts whose libvirt says that post-copy has broken off."""
 
@@ -126,7 +128,11 @@ def judge(source: Answer, destination: Answer) -> Verdict:
     whole = isinstance(destination, VmSighting) and stands_whole(destination)
     stands = kind == "stayed" and isinstance(source, VmSighting) and presence(source) == "paused"
     switching = isinstance(source, Silence) or (_waits(source) and kind != "torn")
-    return Verdict(kind, reason, switching, stands, whole, broken)
+    return Verdict(kind, reason, switching, stands, whole, defined(destination), broken)
+
+
+def defined(answer: Answer) -> bool:
+    return isinstance(answer, VmSighting) and answer.vm is not None and answer.vm.persistent
 
 
 def stands_whole(answer: VmSighting) -> bool:

@@ -59,6 +59,9 @@ class PlayedDomain:
     def isPersistent(self) -> int:
         return self.persistent
 
+    def isActive(self) -> int:
+        return int(self.now[0] not in (5, 6))
+
     def autostart(self) -> int:
         return self.auto
 

@@ -290,6 +290,15 @@ def test_what_was_handed_over_goes_and_the_note_of_it_comes_first(
     assert "noted again" not in domain.calls
 
 
+@pytest.mark.parametrize(("now", "goes"), [([5, 2], True), (RUNNING, False), (HANDED_OVER, False)])
+def test_a_definition_goes_only_when_the_vm_is_shut_off(
+    session: Session, domain: Any, now: list[int], goes: bool
+) -> None:
+    domain.now, domain.persistent = now, 1
+    leftover.undefine(session, WEB)
+    assert domain.calls == ([("undefine", leftover.KEEP_NVRAM)] if goes else [])
+
+
 @pytest.mark.parametrize(
     ("now", "stats", "status", "why"),
     [

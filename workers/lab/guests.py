@@ -169,10 +169,11 @@ def destroy(settings: LabSettings, name: str, host: str) -> None:
         with closing(libvirt.open(settings.libvirt_uri(host))) as connection:
             for domain in connection.listAllDomains():
                 if domain.name() == name:
-                    if domain.isPersistent():
-                        domain.undefine()
-                    if domain.isActive():
+                    defined = domain.isPersistent()
+                    if domain.isActive():  # first: a job of libvirt on a VM that runs bars its definition's removal
                         domain.destroy()
+                    if defined:
+                        domain.undefine()
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it ended by itself meanwhile
             raise LabError(f"guest {name} could not be destroyed on {host}: {error}") from error

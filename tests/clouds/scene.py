@@ -39,6 +39,10 @@ class Calls:
     """A call of an upload that a quota can refuse, and how many of them go well first; None: the fourth write."""
     images_hold_disks: bool = True
     """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    asked_again: bool = True
+    """A creation whose answer was lost is asked for again. Elsewhere it is looked for first, and found."""
+    addressed: bool = True
+    """An instance that runs has an address without its guest's help."""
     deltas_are_of_one_line: bool = True
     """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 

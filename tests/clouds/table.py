@@ -12,6 +12,8 @@ from models.clouds import Cloud
 
 results: Counter[tuple[str, str, str]] = Counter()
 """(cloud, capability, outcome) of the contract's tests."""
+remarks: list[str] = []
+"""On this run, printed below the table."""
 _printed: list[bool] = []
 
 
@@ -23,7 +25,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     key = (item.nodeid, report.when)
     fresh = key not in _seen  # two folders of one session have this hook
     _seen.add(key)
-    if fresh and marker and callspec and "cloud" in callspec.params and (report.when == "call" or report.failed):
+    if fresh and marker and callspec and "cloud" in callspec.params and (report.when == "call" or not report.passed):
         results[callspec.params["cloud"], marker.args[0], report.outcome] += 1
     return report
 
@@ -55,7 +57,7 @@ def lines() -> list[str]:
         for capability in CAPABILITIES
         if OFFERS[cloud][capability].state == "not offered"
     ]
-    return told
+    return [*told, *remarks]
 
 
 def cell(cloud: Cloud, capability: Capability) -> str:

@@ -17,10 +17,9 @@ from clouds.errors import (
     Throttled,
     Unavailable,
 )
-from clouds.tokens import token
 from models.clouds import Instance
 from tests.clouds.faults import Kind
-from tests.clouds.scene import Cloud, boot_image, instance_order
+from tests.clouds.scene import Cloud, boot_image, instance_order, looks, token
 
 pytestmark = pytest.mark.capability("Instances")
 
@@ -42,8 +41,7 @@ def create(cloud: Cloud, image: str, name: str = "vm-1") -> Instance:
 
 
 def settle(instances: Instances, id: str, *, wanted: str) -> Instance:
-    """The fakes need a few looks, no time."""
-    for _ in range(20):
+    for _ in looks():
         found = instances.get_instance(id)
         if found.state == wanted:
             return found

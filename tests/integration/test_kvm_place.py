@@ -59,6 +59,23 @@ def test_the_second_snapshot_reads_only_what_the_guest_wrote_since(
     assert [each.getName().rpartition("-")[2] for each in domain.listAllCheckpoints(0)] == ["2"], "the newest one only"
 
 
+@pytest.mark.parametrize("broken", ["backupBegin", "abortJob"])
+def test_a_snapshot_whose_libvirt_goes_away_is_made_once_and_closes_its_round(
+    cloud: KvmCloud, instances: Instances, export: ImageExport, broken: str
+) -> None:
+    made = instances.create_instance(instance_order(cloud, boot_image(cloud)), token("place", "run"))
+    volume = made.disks[0].disk
+    before = len(cloud.things())
+    for kind in ("lose", "unavailable"):
+        cloud.faults.on(broken, kind)
+    snapshot = export.create_snapshot(volume, token("place", "0"))
+    assert snapshot.state == "ready"
+    assert len(cloud.things()) == before + 1
+    assert set(cloud.content(snapshot.id)) == {0, 1}
+    assert cloud._plain().lookupByUUIDString(made.id).jobStats().get("type", 0) == 0, "no round is open"
+    assert export.create_snapshot(volume, token("place", "0")) == snapshot
+
+
 def test_a_vm_that_is_off_is_copied_from_its_image(cloud: KvmCloud, instances: Instances, export: ImageExport) -> None:
     made = instances.create_instance(instance_order(cloud, boot_image(cloud)), token("place", "run"))
     cloud.guest_writes(made.disks[0].disk, 4, b"before it was stopped")

@@ -52,7 +52,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     if run:
         cloud = LiveCloud(_settings(config), run, None)
         _pace(cloud)
-        removed = cloud.sweep.clean(run)
+        removed = cloud.clean()
         print(f"removed of run {run} on {place}: {', '.join(removed) or 'nothing was there'}")
         return 0
     _settings(config)
@@ -80,7 +80,11 @@ def live(pytestconfig: pytest.Config) -> Iterator[LiveCloud]:
     run = f"live-{datetime.now(UTC):%Y%m%d}-{secrets.token_hex(3)}"
     made = LiveCloud(_settings(pytestconfig), run, pytestconfig.getoption("live_size"))
     place = pytestconfig.getoption("live")
-    table.remarks.append(f"this run was on {place}, no fake of ours: {run}. Should it have been cut off, clean up with")
+    at = getattr(made.settings, "endpoint_url", None)
+    table.remarks.append(
+        f"this run was on {place}{f' at {at}' if at else ''}, as {run}; +n: tests that break the cloud on purpose."
+    )
+    table.remarks.append("Should it have been cut off, clean up with")
     table.remarks.append(f"  pytest tests/live --live {place} --clean {run}   (and --live-settings, if you gave it)")
     assert made.adapter.instances is not None
     try:
@@ -91,7 +95,7 @@ def live(pytestconfig: pytest.Config) -> Iterator[LiveCloud]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(RUN, run)
         yield made
-        left = made.sweep.clean(run)
+        left = made.clean()
         assert left == [], f"left behind by tests, and removed now: {left}"
 
 
@@ -100,7 +104,7 @@ def cloud(live: LiveCloud, request: pytest.FixtureRequest, monkeypatch: pytest.M
     """Each test has tokens of its own, and what it made is removed behind it."""
     monkeypatch.setenv(SALT, f"{live.run}/{request.node.nodeid}/")
     yield live
-    live.sweep.clean(live.run)
+    live.clean()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

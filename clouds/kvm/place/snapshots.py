@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import uuid
 import xml.etree.ElementTree as ET
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,25 +47,35 @@ class KvmSnapshots:
     def create_snapshot(self, volume: str, token: str) -> Snapshot:
         """Returns when the disk is copied: in the time that takes, and with room for what it holds. The copy of an
         attempt that died is made anew, of a later moment."""
-        id = tokens.name("disk", token)
-        try:
-            found = self._store.disk(id)
-        except NotFound:
-            found = None
-        if found is not None and found.snapshot.state == "ready":
-            return found.snapshot
-        if found is not None:
-            self._disks.delete_disk(id)
         self._libvirt.call(f"snapshot {volume}", lambda session: self._copy(session, volume, token))
-        return self._store.disk(id).snapshot
+        return self._store.disk(tokens.name("disk", token)).snapshot
 
     def _copy(self, session: Session, volume: str, token: str) -> None:
+        """Also again, after an attempt that died anywhere."""
+        id = tokens.name("disk", token)
+        try:
+            earlier = self._store.disk(id)
+        except NotFound:
+            earlier = None
+        if earlier is not None and earlier.snapshot.state == "ready":
+            self._close(session, earlier)
+            return
         found = _look(session, volume)
+        if earlier is not None:
+            self._disks.delete_disk(id)
         order = DiskOrder(name=found.vm.vm, token=token)
         if leaving.is_off(session, found.vm):
             self._copy_image(session, found, order)
         else:
             self._copy_round(session, found, order)
+
+    def _close(self, session: Session, done: DiskRecord) -> None:
+        """The round of a snapshot that is whole, should it still be open: an attempt died between the two."""
+        if self._before(done.line)[1] != done.round + 1:
+            return  # a later one has closed it
+        with suppress(NotFound):  # the VM is gone, and its round with it
+            volume = _look(session, done.line)
+            backup.end(session, volume.vm, self._round(volume, done.round, None))
 
     def _copy_image(self, session: Session, volume: _Volume, order: DiskOrder) -> None:
         path = Path(volume.image.path)
@@ -81,10 +92,9 @@ class KvmSnapshots:
                 f"VM {volume.vm.vm} is transient: libvirt keeps no checkpoints of it",
                 "Define it (virsh dumpxml, virsh define), or shut it down.",
             )
-        move = volume.id.partition("/")[0].replace("-", "")[:16]
         base, number = self._before(volume.id)
-        round = backup.Round(move, number, (volume.image,), self._store.folder / "rounds", base.round if base else None)
-        (round.folder / move).mkdir(parents=True, exist_ok=True)
+        round = self._round(volume, number, base.round if base else None)
+        Path(round.socket).parent.mkdir(parents=True, exist_ok=True)
         telling = backup.begin(session, volume.vm, round)
         try:
             with backup.snapshot(round, volume.image.target) as shown:
@@ -95,6 +105,10 @@ class KvmSnapshots:
                 self._disks.send(order, base, shown, moved, _nobody, None, line=volume.id, round=number)
         finally:
             backup.end(session, volume.vm, round)
+
+    def _round(self, volume: _Volume, number: int, base: int | None) -> backup.Round:
+        move = volume.id.partition("/")[0].replace("-", "")[:16]
+        return backup.Round(move, number, (volume.image,), self._store.folder / "rounds", base)
 
     def _before(self, volume: str) -> tuple[DiskRecord | None, int]:
         """The newest whole snapshot of this volume by a round, and the next round's number. Rounds count by VM: libvirt

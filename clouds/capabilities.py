@@ -148,11 +148,13 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "Catalogue": Offer(_WORKS, "shapes, limits; no prices, for want of a source that agrees with itself"),
     },
     "kvm": {
-        "Instances": Offer(_LATER, "libvirt on the host"),
-        "ImageImport": Offer(_LATER, "an image file beside the host's others"),
-        "ImageExport": Offer(_LATER, "NBD read of the disk"),
-        "BlockDelta": Offer(_LATER, "QEMU's dirty bitmaps over NBD"),
-        "Catalogue": Offer(_NONE, "your own hosts: no sizes, quotas or price list"),
+        "Instances": Offer(_WORKS, "libvirt's VMs: all are listed, those made here are handled"),
+        "ImageImport": Offer(_WORKS, "sparse files in a folder of the host, read back and compared; images name them"),
+        "ImageExport": Offer(_WORKS, "a copy of a VM's disk at one moment (libvirt's backup), checksums verified"),
+        "BlockDelta": Offer(
+            _WORKS, "in: a copy of the base with the changes; out: by checksums, copied by QEMU's bitmap"
+        ),
+        "Catalogue": Offer(_WORKS, "sizes of the settings, the host's memory, CPUs and storage; no prices"),
     },
 }
 

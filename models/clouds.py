@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from models.base import Count, Model, Name, Seconds, Text
+from models.base import Count, Model, Name, Seconds, SocketPath, Text
 
 Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
 CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
@@ -148,7 +148,44 @@ class AzureSettings(Model):
     calls: CallSettings = CallSettings()
 
 
-CloudSettings = Annotated[AwsSettings | AzureSettings | GcpSettings | OciSettings, Field(discriminator="cloud")]
+class KvmSize(Model):
+    """A size of instance that a KVM host offers."""
+
+    name: CloudId
+    vcpus: Annotated[int, Field(ge=1, le=4096)]
+    memory_mib: Annotated[int, Field(ge=16, le=64 << 20)]
+
+
+_SIZES = tuple(
+    KvmSize(name=f"{vcpus}x{gib}", vcpus=vcpus, memory_mib=gib << 10)
+    for vcpus, gib in ((1, 1), (1, 2), (2, 4), (2, 8), (4, 8), (4, 16), (8, 16), (8, 32))
+)
+
+
+class KvmSettings(Model):
+    """A KVM host of your own as a cloud: its libvirt, and a folder of it that this process sees under the same path."""
+
+    cloud: Literal["kvm"] = "kvm"
+    region: Region
+    """Name of the place: the host's, usually."""
+    libvirt_socket: SocketPath = "/run/libvirt/libvirt-sock"
+    folder: Annotated[str, StringConstraints(pattern=r"^/[A-Za-z0-9._/-]{1,69}$")] = "/var/lib/novacron/cloud"
+    """Disks, images and instances' volumes are in it, and nothing else. Short: paths of sockets hold it."""
+    network: Name | None = None
+    """libvirt network of instances whose order names none; None: they have no network."""
+    accelerator: Literal["kvm", "qemu"] = "kvm"
+    """What instances run on; qemu: emulated, where the host has no KVM."""
+    sizes: Annotated[tuple[KvmSize, ...], Field(min_length=1, max_length=1000)] = _SIZES
+    stop_within: Seconds = 90
+    """A guest that is told to stop has this long to shut down; then its power is cut, as other clouds do."""
+    memory_reserve_mib: Count = 2048
+    """Of the host, not for instances."""
+    calls: CallSettings = CallSettings()
+
+
+CloudSettings = Annotated[
+    AwsSettings | AzureSettings | GcpSettings | OciSettings | KvmSettings, Field(discriminator="cloud")
+]
 
 
 def place_of(settings: CloudSettings) -> str:

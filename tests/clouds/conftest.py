@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 
 import pytest
 
-from clouds.capabilities import CAPABILITIES, CLOUDS, OFFERS
+from clouds.capabilities import OFFERS
 from models.clouds import Cloud as CloudName
+from tests.clouds import table
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.aws.server import AwsServer
 from tests.clouds.azure.scene import AzureCloud
@@ -21,7 +21,7 @@ from tests.clouds.oci.server import OciServer
 from tests.clouds.scene import Cloud
 
 BUILT: tuple[CloudName, ...] = ("aws", "azure", "gcp", "oci")
-"""Adapters that the contract suite runs for."""
+"""Adapters that the contract suite runs for here. For `kvm` it runs in tests/integration/contract, on real libvirt."""
 
 
 @pytest.fixture(scope="session")
@@ -128,41 +128,5 @@ def cloud(request: pytest.FixtureRequest) -> Cloud:
     return found
 
 
-_results: Counter[tuple[str, str, str]] = Counter()
-"""(cloud, capability, outcome) of the contract's tests."""
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    marker = item.get_closest_marker("capability")
-    callspec = getattr(item, "callspec", None)
-    if marker and callspec and "cloud" in callspec.params and (report.when == "call" or report.failed):
-        _results[callspec.params["cloud"], marker.args[0], report.outcome] += 1
-    return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if not _results:
-        return
-    terminalreporter.section("clouds: what works")
-    width = max(map(len, CAPABILITIES)) + 2
-    terminalreporter.line("".join(name.ljust(width) for name in ("", *CAPABILITIES)).rstrip())
-    for cloud in CLOUDS:
-        cells = (_cell(cloud, capability) for capability in CAPABILITIES)
-        terminalreporter.line("".join(cell.ljust(width) for cell in (cloud, *cells)).rstrip())
-    terminalreporter.line(
-        "works n/n: the contract's tests that passed, over HTTP by the cloud's own SDK to a fake of it."
-    )
-    for cloud in CLOUDS:
-        for capability in CAPABILITIES:
-            if OFFERS[cloud][capability].state == "not offered":
-                terminalreporter.line(f"{cloud} {capability} not offered: {OFFERS[cloud][capability].how}")
-
-
-def _cell(cloud: str, capability: str) -> str:
-    offer = OFFERS[cloud][capability]  # type: ignore[index]
-    passed, failed = _results[cloud, capability, "passed"], _results[cloud, capability, "failed"]
-    if offer.state != "works":
-        return offer.state
-    return f"works {passed}/{passed + failed}" if passed and not failed else f"FAILED {failed}" if failed else "not run"
+pytest_runtest_makereport = table.pytest_runtest_makereport
+pytest_terminal_summary = table.pytest_terminal_summary

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Protocol
 
+from clouds import tokens
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK
-from clouds.tokens import token
 from models.clouds import CloudSettings, Cursor, DiskOrder, ImageOrder, InstanceOrder
 from tests.clouds.faults import FaultPlan
 
@@ -39,6 +41,10 @@ class Calls:
     """A call of an upload that a quota can refuse, and how many of them go well first; None: the fourth write."""
     images_hold_disks: bool = True
     """An image needs the disks that it was made of. Elsewhere it is a copy."""
+    asked_again: bool = True
+    """A creation whose answer was lost is asked for again. Elsewhere it is looked for first, and found."""
+    addressed: bool = True
+    """An instance that runs has an address without its guest's help."""
     deltas_are_of_one_line: bool = True
     """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
@@ -107,6 +113,38 @@ class MemoryDisk:
         return {index: data for index, data in cut.items() if data.strip(b"\0")}
 
 
+RUN, SALT = "NOVACRON_TEST_RUN", "NOVACRON_TEST_SALT"
+"""On a real account (tests/live): what all that is made is tagged with, and what keeps one test's tokens from those of
+another. In the environment, for processes that tests start."""
+RUN_TAG = "novacron-run"
+
+
+def token(workflow: str, step: str) -> str:
+    return tokens.token(f"{os.environ.get(SALT, '')}{workflow}", step)
+
+
+def tags(**more: str) -> dict[str, str]:
+    run = os.environ.get(RUN, "")
+    return {RUN_TAG: run, **more} if run else more
+
+
+@dataclass
+class Pace:
+    looks: int = 20
+    pause: float = 0.0
+    """Seconds. Fakes need a few looks, no time."""
+
+
+PACE = Pace()
+
+
+def looks() -> Iterator[int]:
+    """Ends when what is waited for should long be there."""
+    for number in range(PACE.looks):
+        yield number
+        time.sleep(PACE.pause)
+
+
 def small_disk(*blocks: int, size: int = 12 * BLOCK + 1000) -> MemoryDisk:
     """Different data in each of these blocks, which no format makes smaller."""
     disk = MemoryDisk(size)
@@ -116,7 +154,7 @@ def small_disk(*blocks: int, size: int = 12 * BLOCK + 1000) -> MemoryDisk:
 
 
 def order(step: str = "disk", name: str = "vm-1-vda") -> DiskOrder:
-    return DiskOrder(name=name, token=token("move/lab/vm-1", step))
+    return DiskOrder(name=name, token=token("move/lab/vm-1", step), tags=tags())
 
 
 def ignore(_: Cursor) -> None:
@@ -146,13 +184,13 @@ def boot_image(cloud: Cloud) -> str:
     assert images is not None
     disk = images.import_disk(order("boot"), small_disk(0, 1), ignore).disk
     image = images.create_image(
-        ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,))
+        ImageOrder(name="contract-boot", token=token("move/lab/vm-1", "image"), disks=(disk,), tags=tags())
     ).id
-    for _ in range(20):
+    for _ in looks():
         if images.get_image(image).state == "ready":
             return image
     raise AssertionError(f"{image} is not ready")
 
 
 def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:
-    return InstanceOrder(name=name, image=image, size=cloud.size, tags={"purpose": "contract"})
+    return InstanceOrder(name=name, image=image, size=cloud.size, tags=tags(purpose="contract"))

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from clouds import capabilities
-from clouds.capabilities import CAPABILITIES, CLOUDS, OFFERS, Capability
+from clouds.adapters import connect
+from clouds.capabilities import CAPABILITIES, CLOUDS, OFFERS, Adapter, Capability
 from clouds.errors import NotOffered
+from models.clouds import KvmSettings
+from tests.clouds import table
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.conftest import BUILT
 from tests.clouds.scene import Cloud
@@ -31,7 +34,17 @@ def test_the_table_is_whole_and_gives_a_reason_in_every_cell() -> None:
 
 def test_what_works_is_under_test() -> None:
     working = {cloud for cloud, row in OFFERS.items() if any(offer.state == "works" for offer in row.values())}
-    assert working == set(BUILT)
+    assert working == {*BUILT, "kvm"}
+
+
+def test_what_works_on_real_parts_is_under_the_whole_contract() -> None:
+    here = Path(__file__).parent
+    contracts = {path.name for path in (here / "contract").glob("test_*.py")}
+    assert contracts == {path.name for path in (here.parent / "integration" / "contract").glob("test_*.py")}
+
+
+def test_the_table_does_not_say_that_real_parts_were_run() -> None:
+    assert table.cell("kvm", "Instances") in ("on real parts", f"works {table.results['kvm', 'Instances', 'passed']}")
 
 
 def test_every_capability_has_a_contract() -> None:
@@ -40,9 +53,17 @@ def test_every_capability_has_a_contract() -> None:
 
 
 def test_an_adapter_has_what_the_table_says(cloud: Cloud) -> None:
+    it_has_what_the_table_says(cloud.adapter)
+
+
+def test_the_kvm_adapter_has_what_the_table_says() -> None:
+    it_has_what_the_table_says(connect(KvmSettings(region="here")))
+
+
+def it_has_what_the_table_says(adapter: Adapter) -> None:
     for capability, field in FIELDS.items():
-        works = OFFERS[cloud.adapter.cloud][capability].state == "works"
-        part = getattr(cloud.adapter, field)
+        works = OFFERS[adapter.cloud][capability].state == "works"
+        part = getattr(adapter, field)
         assert (part is not None) == works
         if works:
             protocol = getattr(capabilities, capability)

@@ -6,6 +6,7 @@ Prints a line for every cursor kept. Run as `python -m tests.clouds.uploader FOL
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -24,6 +25,7 @@ def main(folder: Path) -> None:
         fresh.write_text(cursor.model_dump_json())
         fresh.replace(folder / "cursor.json")
         print("kept", flush=True)
+        time.sleep(0.02)  # so that it can be met in its middle, however fast the cloud is
 
     adapter = connect(SETTINGS.validate_json((folder / "settings.json").read_text()))
     assert adapter.image_import is not None

@@ -167,6 +167,8 @@ class StrictArm:
         thing.told["tags"] = body["tags"]
         return self.begin(thing, self._ready(thing))
 
+    patch_snapshots = patch_disks
+
     def delete_disks(self, path: str, body: None) -> Operation | None:
         if path.lower() not in self.things:
             return None

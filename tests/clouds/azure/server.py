@@ -45,6 +45,7 @@ MODELS: dict[str, Any] = {
 }
 BODIES: dict[str, Any] = {
     "PATCH disks": compute.DiskUpdate,
+    "PATCH snapshots": compute.SnapshotUpdate,
     "PATCH virtualMachines": compute.VirtualMachineUpdate,
     "POST disks/beginGetAccess": compute.GrantAccessData,
     "POST snapshots/beginGetAccess": compute.GrantAccessData,
@@ -194,8 +195,10 @@ class AzureServer:
         if kind == "usages":
             return self._page(asked, usages(), compute.Usage, 100)
         view = asked.query.get("$expand") == "instanceView"
-        if place == kind:
-            things = [thing for path, thing in list(self.arm.things.items()) if path.startswith(f"{kind.lower()}/")]
+        if place.count("/") % 2 == 0:  # no name at its end: a list
+            below, depth = f"{place.lower()}/", place.count("/") + 1
+            there = list(self.arm.things.items())
+            things = [thing for path, thing in there if path.startswith(below) and path.count("/") == depth]
             for thing in things:
                 self.arm.look(thing)
             return self._page(asked, [told(thing, view) for thing in things], MODELS[kind], VM_PAGE)

@@ -9,9 +9,21 @@ from hypothesis import strategies as st
 from clouds.capabilities import BlockDelta, ImageImport
 from clouds.disks.content import BLOCK, content_hash
 from clouds.errors import BadDisk, Conflict, Invalid, NotFound
-from clouds.tokens import token
 from models.clouds import DeltaOrder
-from tests.clouds.scene import Cloud, Journal, Killed, MemoryDisk, boot_image, ignore, instance_order, order, small_disk
+from tests.clouds.scene import (
+    Cloud,
+    Journal,
+    Killed,
+    MemoryDisk,
+    boot_image,
+    ignore,
+    instance_order,
+    looks,
+    order,
+    small_disk,
+    tags,
+    token,
+)
 
 pytestmark = pytest.mark.capability("BlockDelta")
 
@@ -36,7 +48,7 @@ class _Large(MemoryDisk):
 
 
 def delta_order(base: str, step: str = "round/1") -> DeltaOrder:
-    return DeltaOrder(name="vm-1-vda", token=token("move/lab/vm-1", step), base=base)
+    return DeltaOrder(name="vm-1-vda", token=token("move/lab/vm-1", step), base=base, tags=tags())
 
 
 def test_only_what_changed_is_sent_zeros_too(cloud: Cloud, images: ImageImport, delta: BlockDelta) -> None:
@@ -119,7 +131,7 @@ def test_what_a_guest_wrote_comes_home_as_a_difference(cloud: Cloud, images: Ima
     disks = []
     for number in range(2):
         snapshot = export.create_snapshot(volume, token("move/lab", f"snapshot/{number}"))
-        for _ in range(20):
+        for _ in looks():
             if images.get_snapshot(snapshot.id).state == "ready":
                 break
         disks.append(snapshot.id)

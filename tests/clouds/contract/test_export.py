@@ -10,8 +10,19 @@ from clouds.capabilities import ImageExport, ImageImport
 from clouds.disks.content import BLOCK, content_hash
 from clouds.disks.images import convert, hash_image, make_empty, open_image
 from clouds.errors import BadDisk, Damaged, NotFound, SourceChanged
-from clouds.tokens import token
-from tests.clouds.scene import Cloud, Journal, Killed, MemoryDisk, boot_image, ignore, instance_order, order, small_disk
+from tests.clouds.scene import (
+    Cloud,
+    Journal,
+    Killed,
+    MemoryDisk,
+    boot_image,
+    ignore,
+    instance_order,
+    looks,
+    order,
+    small_disk,
+    token,
+)
 
 pytestmark = pytest.mark.capability("ImageExport")
 
@@ -50,7 +61,7 @@ def test_an_instances_disk_comes_home_with_what_its_guest_wrote(
     cloud.guest_writes(volume, 3, b"written in the cloud")
     snapshot = export.create_snapshot(volume, token("move/lab", "snapshot"))
     assert export.create_snapshot(volume, token("move/lab", "snapshot")).id == snapshot.id
-    for _ in range(20):
+    for _ in looks():
         if images.get_snapshot(snapshot.id).state == "ready":
             break
     expected = small_disk(0, 1)

@@ -13,10 +13,9 @@ import pytest
 from clouds.capabilities import ImageImport
 from clouds.disks.content import BLOCK, content_hash
 from clouds.errors import Conflict, Final, NotFound, OperationFailed, QuotaExceeded, SourceChanged
-from clouds.tokens import token
 from models.clouds import Cursor, ImageOrder
 from tests.clouds.faults import Kind
-from tests.clouds.scene import Cloud, Journal, Killed, MemoryDisk, ignore, order, small_disk
+from tests.clouds.scene import Cloud, Journal, Killed, MemoryDisk, ignore, looks, order, small_disk, tags, token
 
 pytestmark = pytest.mark.capability("ImageImport")
 WHOLE = 6
@@ -30,7 +29,7 @@ def images(cloud: Cloud) -> ImageImport:
 
 
 def image_order(*disks: str, step: str = "image", name: str = "vm-1-image") -> ImageOrder:
-    return ImageOrder(name=name, token=token("move/lab/vm-1", step), disks=disks, firmware="uefi")
+    return ImageOrder(name=name, token=token("move/lab/vm-1", step), disks=disks, firmware="uefi", tags=tags())
 
 
 def test_a_disk_arrives_as_it_is_and_zeros_are_not_sent(cloud: Cloud, images: ImageImport) -> None:
@@ -166,7 +165,10 @@ def test_disks_make_one_image(cloud: Cloud, images: ImageImport) -> None:
     cloud.faults.on(cloud.calls.create_image, "lose")
     made = images.create_image(image_order(*disks))
     assert images.create_image(image_order(*disks)).id == made.id
-    found = images.get_image(made.id)
+    for _ in looks():
+        found = images.get_image(made.id)
+        if found.state == "ready":
+            break
     assert (found.state, found.firmware, found.disks) == ("ready", "uefi", tuple(disks))
     assert sorted(cloud.things()) == sorted([*disks, made.id])
 

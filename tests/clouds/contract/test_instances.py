@@ -17,10 +17,9 @@ from clouds.errors import (
     Throttled,
     Unavailable,
 )
-from clouds.tokens import token
 from models.clouds import Instance
 from tests.clouds.faults import Kind
-from tests.clouds.scene import Cloud, boot_image, instance_order
+from tests.clouds.scene import Cloud, boot_image, instance_order, looks, token
 
 pytestmark = pytest.mark.capability("Instances")
 
@@ -42,12 +41,19 @@ def create(cloud: Cloud, image: str, name: str = "vm-1") -> Instance:
 
 
 def settle(instances: Instances, id: str, *, wanted: str) -> Instance:
-    """The fakes need a few looks, no time."""
-    for _ in range(20):
+    for _ in looks():
         found = instances.get_instance(id)
         if found.state == wanted:
             return found
     raise AssertionError(f"{found.state}, not {wanted}")
+
+
+def listed(instances: Instances) -> tuple[list[str], int]:
+    """Ids, and in how many pages they came."""
+    pages = [instances.list_instances(limit=5)]
+    while pages[-1].next:
+        pages.append(instances.list_instances(pages[-1].next, limit=5))
+    return [instance.id for page in pages for instance in page.items], len(pages)
 
 
 def test_an_instance_lives_its_life(cloud: Cloud, instances: Instances, image: str) -> None:
@@ -55,7 +61,7 @@ def test_an_instance_lives_its_life(cloud: Cloud, instances: Instances, image: s
     assert made.state in ("pending", "running")
     found = settle(instances, made.id, wanted="running")
     assert (found.name, found.size, found.image, found.tags["purpose"]) == ("vm-1", cloud.size, image, "contract")
-    assert found.private_addresses
+    assert found.private_addresses or not cloud.calls.addressed
     assert [disk.boot for disk in found.disks] == [True]
     instances.stop_instance(made.id)
     settle(instances, made.id, wanted="stopped")
@@ -89,7 +95,7 @@ def test_a_lost_answer_makes_no_second_instance(cloud: Cloud, image: str) -> Non
     before = cloud.things()
     cloud.faults.on(cloud.calls.create_instance, "lose")
     create(cloud, image)
-    assert cloud.faults.count(cloud.calls.create_instance) == 2
+    assert cloud.faults.count(cloud.calls.create_instance) == (2 if cloud.calls.asked_again else 1)
     assert len(cloud.things()) == len(before) + 1
 
 
@@ -107,13 +113,12 @@ def test_one_token_reboots_once(cloud: Cloud, instances: Instances, image: str) 
 
 
 def test_a_list_comes_in_pages_and_whole(cloud: Cloud, instances: Instances, image: str) -> None:
+    others, _ = listed(instances)
     made = {create(cloud, image, f"vm-{number}").id for number in range(7)}
-    pages = [instances.list_instances(limit=5)]
-    while pages[-1].next:
-        pages.append(instances.list_instances(pages[-1].next, limit=5))
-    listed = [instance.id for page in pages for instance in page.items]
-    assert len(pages) == 2
-    assert sorted(listed) == sorted(made)
+    found, pages = listed(instances)
+    assert pages == 2 or others
+    assert sorted(set(found) - set(others)) == sorted(made)
+    assert len(found) == len(set(found))
 
 
 def test_what_is_not_there_is_not_found(cloud: Cloud, instances: Instances) -> None:

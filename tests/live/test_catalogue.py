@@ -1,0 +1,8 @@
+"""The contract of Catalogue on a real account: the very tests that the fakes pass."""
+
+import pytest
+
+from tests.clouds.contract import test_catalogue as contract
+from tests.clouds.contract.test_catalogue import *  # noqa: F403
+
+pytestmark = [contract.pytestmark, pytest.mark.timeout(3600)]  # type: ignore[assignment]

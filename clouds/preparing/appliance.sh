@@ -118,11 +118,11 @@ if [ "$mode" = look ]; then
     done </orders/programs >/out/facts/programs
   fi
   cd /out
-  (
-    echo facts
-    ls -d $(cat /orders/wanted) 2>/dev/null
-  ) >/tar.list
-  tar -c -f /dev/vdb -T /tar.list 2>>/out/trouble || end "failed: reading, $(tail -n 1 /out/trouble)"
+  list=$(ls -d facts/* facts/packed/* $(cat /orders/wanted) 2>/dev/null)
+  IFS="
+"
+  set -f # the names are names now, whatever is in them
+  tar -c -f /dev/vdb --no-recursion $list 2>>/out/trouble || end "failed: reading, $(tail -n 1 /out/trouble)"
   end "done"
 fi
 

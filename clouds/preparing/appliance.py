@@ -82,7 +82,7 @@ def look(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel) -> Gue
             "programs": "".join(f"{path}\n" for path in PROGRAMS),
         }
         _run(Path(folder), image, format, layout, kernel, orders, answer, LOOK_WITHIN)
-        return _read(answer, layout)
+        return read_answer(answer, layout)
 
 
 def work(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel, steps: Sequence[Step]) -> None:
@@ -217,7 +217,7 @@ def _busybox() -> bytes:
     raise MissingPackage("busybox is not installed here", "Install the package busybox-static.")
 
 
-def _read(answer: Path, layout: Layout) -> Guest:
+def read_answer(answer: Path, layout: Layout) -> Guest:
     """The tar, in memory. Raises BadDisk when it is larger than any guest's settings are."""
     files: dict[str, str] = {}
     links: dict[str, str] = {}

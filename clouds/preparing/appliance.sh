@@ -41,7 +41,7 @@ roots=
 while read -r device kind rest; do
   case $kind in ext4 | xfs) ;; *) continue ;; esac
   if mount -t "$kind" -o "ro$([ "$kind" = xfs ] && echo ,nouuid)" "/dev/$device" /try 2>>/out/trouble; then
-    if [ -e /try/etc/fstab ] || [ -e /try/etc/os-release ] || [ -L /try/etc/os-release ]; then
+    if ls -d /try/etc/fstab /try/etc/os-release 2>/dev/null | grep -q .; then # links too, wherever they lead
       roots="$roots $device:$kind"
     fi
     umount /try

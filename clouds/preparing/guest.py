@@ -72,6 +72,12 @@ class Guest:
             if path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern):
                 yield path, self.files[path]
 
+    def match_links(self, pattern: str) -> Iterator[str]:
+        """Links whose path fits, but those to /dev/null: they say that there is no such file."""
+        for path, target in sorted(self.links.items()):
+            if path.count("/") == pattern.count("/") and fnmatch.fnmatchcase(path, pattern) and target != "/dev/null":
+                yield path
+
     def kernels(self) -> list[str]:
         """Versions that can be booted: an image in /boot."""
         names = [path.removeprefix("boot/vmlinuz-") for path in self.present if path.startswith("boot/vmlinuz-")]

@@ -42,7 +42,7 @@ def mount_by_uuid(guest: Guest, target: Target) -> Iterator[Answer]:
             said.append((f"{device} {where}", f"{name} {where}"))
     if said:
         before, after = (", ".join(pair[side] for pair in said) for side in (0, 1))
-        yield Write("fstab", guest.resolve("etc/fstab"), "".join(lines), before, after)
+        yield Write("fstab", "etc/fstab", "".join(lines), before, after)
 
 
 def resume_by_uuid(guest: Guest, target: Target) -> Iterator[Answer]:

@@ -58,6 +58,9 @@ def network_rule(dhcp: bool) -> Callable[[Guest, Target], Iterator[Answer]]:
     def use_dhcp(guest: Guest, target: Target) -> Iterator[Answer]:
         seen = False
         for way in WAYS:
+            for pattern in way.files:
+                for path in guest.match_links(pattern):
+                    yield Refuse("network", f"{path} is a link", "Put the file itself in its place, in the guest.")
             files = [each for pattern in way.files for each in guest.match(pattern) if not way.keep(*each)]
             seen |= bool(files)
             if files and files != [(way.ours, way.text)]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clouds.preparing.checks import check_kernels, check_machine
 from clouds.preparing.drivers import pack_drivers
@@ -12,7 +12,7 @@ from clouds.preparing.loader import place_for_uefi, set_kernel_words
 from clouds.preparing.mounts import mount_by_uuid, resume_by_uuid
 from clouds.preparing.network import forget_names, network_rule
 from clouds.preparing.seeds import choose_data_source
-from clouds.preparing.steps import Answer, Noted, Refuse, Run, Step
+from clouds.preparing.steps import Answer, Noted, Refuse, Run, Step, Write
 from clouds.preparing.targets import Target
 
 Rule = Callable[[Guest, Target], Iterator[Answer]]
@@ -46,7 +46,7 @@ def make_plan(guest: Guest, target: Target, dhcp: bool = False) -> Plan:
     if not any(isinstance(each, Refuse) for each in answers):
         for rule in rules(dhcp):
             answers += rule(guest, target)
-    steps = [each for each in answers if not isinstance(each, Noted | Refuse | Run)]
+    steps = [_followed(each, guest) for each in answers if not isinstance(each, Noted | Refuse | Run)]
     programs: dict[tuple[str, ...], Step] = {}
     for each in answers:
         if isinstance(each, Run):
@@ -56,3 +56,8 @@ def make_plan(guest: Guest, target: Target, dhcp: bool = False) -> Plan:
         (*steps, *programs.values()),
         tuple(each for each in answers if isinstance(each, Refuse)),
     )
+
+
+def _followed(step: Step, guest: Guest) -> Step:
+    """What is written is the file that a link leads to, as the guest sees it."""
+    return replace(step, path=guest.resolve(step.path)) if isinstance(step, Write) else step

@@ -42,7 +42,8 @@ def test_a_plain_debian_is_prepared_for_every_target_and_the_second_time_nothing
     after = done(guest(), first)
     assert set(TARGETS[target].drivers) <= after.packed[KERNEL]
     second = plan(after, target)
-    assert second.steps == second.refused == ()
+    assert second.steps == ()
+    assert second.refused == ()
 
 
 def test_programs_run_once_each_and_after_all_files_are_written() -> None:
@@ -311,6 +312,11 @@ def test_more_than_plain_cards_is_refused_dhcp_allowed_or_not(name: str) -> None
     of = guest({DHCP[name][0]: MORE[name]})
     assert plan(of, dhcp=True).refused
     assert plan(of).refused
+
+
+def test_a_file_that_is_a_link_is_refused_since_what_it_says_was_not_read() -> None:
+    assert "etc/netplan/x.yaml is a link" in whys(plan(guest(links={"etc/netplan/x.yaml": "/srv/x"})))
+    assert not plan(guest(links={"etc/systemd/network/x.network": "/dev/null"})).refused
 
 
 def test_the_loopback_is_left_alone() -> None:

@@ -96,8 +96,8 @@ def work(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel, steps:
 
 def _order(step: Step) -> dict[str, str]:
     match step:
-        case Write(path=path, text=text):
-            return {"kind": "write", "path": path, "text": text}
+        case Write(path=path, text=text, mode=mode):
+            return {"kind": "write", "path": path, "text": text, "mode": f"{mode:o}"}
         case Remove(path=path):
             return {"kind": "remove", "path": path}
         case Copy(source=source, path=path):

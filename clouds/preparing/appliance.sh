@@ -41,9 +41,12 @@ roots=
 while read -r device kind rest; do
   case $kind in ext4 | xfs) ;; *) continue ;; esac
   if mount -t "$kind" -o "ro$([ "$kind" = xfs ] && echo ,nouuid)" "/dev/$device" /try 2>>/out/trouble; then
-    if ls -d /try/etc/fstab /try/etc/os-release 2>/dev/null | grep -q .; then # links too, wherever they lead
-      roots="$roots $device:$kind"
-    fi
+    for file in /try/etc/fstab /try/etc/os-release; do
+      if [ -e $file ] || [ -L $file ]; then # links too, wherever they lead
+        roots="$roots $device:$kind"
+        break
+      fi
+    done
     umount /try
   else
     echo "$device" >>/out/facts/damaged
@@ -132,7 +135,9 @@ for step in /orders/steps/*; do
   path=$(cat "$step/path" 2>/dev/null)
   case $(cat "$step/kind") in
     write)
-      mkdir -p "$guest/$(dirname "$path")" && cat "$step/text" >"$guest/$path"
+      mkdir -p "$guest/$(dirname "$path")" &&
+        if [ ! -e "$guest/$path" ]; then : >"$guest/$path" && chmod "$(cat "$step/mode")" "$guest/$path"; fi &&
+        cat "$step/text" >"$guest/$path"
       ;;
     remove) rm -f "$guest/$path" ;;
     copy) mkdir -p "$guest/$(dirname "$path")" && cp "$guest/$(cat "$step/source")" "$guest/$path" ;;

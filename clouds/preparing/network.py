@@ -40,6 +40,7 @@ class Way:
     """The file that takes the place of them all ..."""
     text: str
     """... and what it says."""
+    mode: int = 0o644
     keep: Callable[[str, str], bool] = lambda path, text: False
     """Files of it that have nothing to do with cards."""
 
@@ -84,7 +85,7 @@ def _replace(way: Way, files: list[tuple[str, str]], dhcp: bool) -> Iterator[Ans
             yield Remove("network", path, _line(text))
     before = next((_line(text) for path, text in files if path == way.ours), "-")
     if (way.ours, way.text) not in files:
-        yield Write("network", way.ours, way.text, before, f"{way.name}: DHCP")
+        yield Write("network", way.ours, way.text, before, f"{way.name}: DHCP", way.mode)
 
 
 def _line(text: str) -> str:
@@ -209,13 +210,14 @@ WAYS: tuple[Way, ...] = (
         "etc/network/interfaces",
         "auto lo\niface lo inet loopback\n\nauto eth0\niface eth0 inet dhcp\n",
     ),
-    Way("netplan", ("etc/netplan/*.yaml",), _read_netplan, "etc/netplan/50-novacron.yaml", _NETPLAN),
+    Way("netplan", ("etc/netplan/*.yaml",), _read_netplan, "etc/netplan/50-novacron.yaml", _NETPLAN, 0o600),
     Way(
         "systemd-networkd",
         ("etc/systemd/network/*.network", "etc/systemd/network/*.netdev"),
         _read_network,
         "etc/systemd/network/10-novacron.network",
         "[Match]\nName=e*\n\n[Network]\nDHCP=yes\n",
+        0o644,
         lambda path, text: bool(re.search(r"^\s*Name\s*=\s*lo\s*$", text, re.MULTILINE)),
     ),
     Way(
@@ -224,6 +226,7 @@ WAYS: tuple[Way, ...] = (
         _read_keyfile,
         "etc/NetworkManager/system-connections/novacron.nmconnection",
         "[connection]\nid=novacron\ntype=ethernet\n\n[ipv4]\nmethod=auto\n\n[ipv6]\nmethod=auto\n",
+        0o600,  # it takes no other
         lambda path, text: "type=wifi" in text or "type=loopback" in text,
     ),
     Way(
@@ -232,6 +235,7 @@ WAYS: tuple[Way, ...] = (
         _read_ifcfg,
         "etc/sysconfig/network-scripts/ifcfg-eth0",
         "DEVICE=eth0\nTYPE=Ethernet\nBOOTPROTO=dhcp\nONBOOT=yes\n",
+        0o644,
         lambda path, text: path.endswith("ifcfg-lo"),
     ),
 )

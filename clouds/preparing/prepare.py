@@ -35,11 +35,11 @@ def prepare(request: PrepareRequest, kernel: Kernel | None = None) -> PrepareRep
     guest = _look(image, request.format, kernel)
     plan = make_plan(guest, TARGETS[request.target], request.dhcp)
     if plan.refused:
-        return _report(request, guest, plan, "refused")
+        return report_of(request, guest, plan, "refused")
     if not plan.steps:
-        return _report(request, guest, plan, "ready")
+        return report_of(request, guest, plan, "ready")
     if copy is None:
-        return _report(request, guest, plan, "to be changed")
+        return report_of(request, guest, plan, "to be changed")
     with tempfile.TemporaryDirectory(prefix=".novacron-", dir=copy.parent) as folder:
         part = Path(folder) / "disk"
         convert(image, request.format, part, request.format)
@@ -49,10 +49,11 @@ def prepare(request: PrepareRequest, kernel: Kernel | None = None) -> PrepareRep
             raise BadDisk(
                 f"{image} does not stay prepared: {_left(left)}", "Something in the guest undoes it: see there."
             )
+        part.chmod(image.stat().st_mode & 0o777)  # whoever may not read the one may not read the other
         with part.open("rb") as file:
             os.fsync(file.fileno())
         os.link(part, copy)  # unlike a rename it never replaces what came there meanwhile
-    return _report(request, guest, plan, "prepared")
+    return report_of(request, guest, plan, "prepared")
 
 
 def _look(image: Path, format: DiskFormat, kernel: Kernel) -> Guest:
@@ -66,7 +67,7 @@ def _left(plan: Plan) -> str:
     return "; ".join(said + [f"{each.rule}: {each.path}, {each.before}" for each in plan.steps])[:600]
 
 
-def _report(request: PrepareRequest, guest: Guest, plan: Plan, state: State) -> PrepareReport:
+def report_of(request: PrepareRequest, guest: Guest, plan: Plan, state: State) -> PrepareReport:
     steps: Iterable[Step] = () if plan.refused else plan.steps
     return PrepareReport(
         target=request.target,

@@ -22,6 +22,8 @@ class Write:
     before: str
     """In one line, what it said."""
     after: str
+    mode: int = 0o644
+    """Of a new file."""
 
 
 @dataclass(frozen=True)

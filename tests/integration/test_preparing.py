@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clouds.disks.images import convert
+from clouds.disks.images import convert, open_image
 from clouds.errors import BadDisk
 from clouds.preparing.appliance import find_kernel, work
 from clouds.preparing.layout import read_layout
@@ -124,6 +124,12 @@ def test_what_is_refused_makes_nothing(tmp_path: Path) -> None:
     assert report.changes == ()
     assert not (tmp_path / "copy.qcow2").exists()
     assert digest(image) == before
+
+
+def test_an_image_that_something_has_open_is_refused(tmp_path: Path) -> None:
+    image = disk(tmp_path, tree(tmp_path / "root"))
+    with open_image(image, "qcow2", writable=True), pytest.raises(BadDisk, match="lock"):
+        ask(image)
 
 
 def test_a_program_of_the_guest_that_fails_fails_it_with_its_words(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import lzma
 import os
 import posixpath
 import re
+import select
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +36,9 @@ LOOK_WITHIN, WORK_WITHIN = 900.0, 3600.0
 """Seconds. Without KVM an initramfs takes a minute or two."""
 _NEEDS = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "xfs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8")
 _ANSWER = 64 << 20
-_FILE, _FILES, _ALL = 8 << 20, 5000, 48 << 20
-"""Most bytes of one file, most files, most bytes of all."""
+_FILE, _TABLE, _FILES, _ALL = 256 << 10, 8 << 20, 5000, 48 << 20
+"""Most bytes of one file, of a table of modules, most files, most bytes of all."""
+_HEARD = 20_000
 _WANTED = """
     etc/fstab etc/os-release usr/lib/os-release etc/default/grub etc/default/grub.d/* etc/initramfs-tools/modules
     etc/initramfs-tools/initramfs.conf etc/initramfs-tools/conf.d/* etc/dracut.conf.d/* etc/udev/rules.d/*
@@ -123,14 +126,14 @@ def _run(
     command += ["-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024"]
     command += ["-kernel", str(kernel.image), "-initrd", str(folder / "initrd")]
     command += ["-append", "console=ttyS0 quiet panic=-1 oops=panic rdinit=/init"]
-    command += ["-chardev", f"file,id=console,path={folder}/console", "-serial", "chardev:console"]
+    command += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     command += _disk("vda", image, qemu_format(format), f"cache=unsafe,snapshot={looking}")
     command += _disk("vdb", answer, "raw", "cache=unsafe") if answer else []
     try:
-        said, trouble = _start(command, folder / "console", within)
+        said, trouble = _start(command, within)
     except FileNotFoundError as error:
         raise MissingPackage("qemu-system-x86_64 is not installed here", "Install qemu-system-x86.") from error
-    except subprocess.TimeoutExpired as error:
+    except TimeoutError as error:
         raise BadDisk(f"{image} was not done with within {within:.0f} s", "Is this machine too busy?") from error
     if "NOVACRON done" in [line for line in said if line.startswith("NOVACRON ")][-1:]:
         return
@@ -138,21 +141,38 @@ def _run(
     raise BadDisk(f"{image} could not be opened or changed: {words}", "See these words; check its file systems.")
 
 
-def _start(command: list[str], console: Path, within: float) -> tuple[list[str], str]:
+def _start(command: list[str], within: float) -> tuple[list[str], str]:
     """Its last lines, and what QEMU said. /dev/kvm may be there and QEMU still abort on it: then without."""
     for accelerator in ("kvm", "tcg"):
         if accelerator == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             continue
-        run = [*command, "-accel", accelerator]
-        done = subprocess.run(run, stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False)
-        said: list[str] = []
-        if console.exists():
-            with console.open("rb") as file:
-                file.seek(-min(20000, console.stat().st_size), 2)
-                said = re.sub(r"[^\n\x20-\x7e]", "", file.read().decode(errors="replace")).strip().splitlines()
-        if done.returncode == 0 or said:
+        code, heard, trouble = _hear([*command, "-accel", accelerator], within)
+        if code == 0 or heard:
             break
-    return said, done.stderr.decode(errors="replace")[-600:].strip()
+    said = re.sub(r"[^\n\x20-\x7e]", "", heard.decode(errors="replace")).strip().splitlines()
+    return said, trouble.decode(errors="replace").strip()
+
+
+def _hear(command: list[str], within: float) -> tuple[int, bytes, bytes]:
+    """Exit code, the end of what came over the serial port, some of stderr. A guest's programs may write there for
+    ever, so only the end is kept. Raises TimeoutError."""
+    with (
+        tempfile.TemporaryFile() as trouble,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=trouble) as machine,
+    ):
+        assert machine.stdout
+        heard, until = b"", time.monotonic() + within
+        try:
+            while (left := until - time.monotonic()) > 0:
+                if select.select([machine.stdout], [], [], left)[0]:
+                    if not (data := os.read(machine.stdout.fileno(), 65536)):
+                        machine.wait(60)
+                        trouble.seek(0)
+                        return machine.returncode, heard, trouble.read(600)
+                    heard = (heard + data)[-_HEARD:]
+        finally:
+            machine.kill()
+        raise TimeoutError(within)
 
 
 def _disk(name: str, path: Path, format: str, options: str) -> list[str]:
@@ -230,10 +250,12 @@ def read_answer(answer: Path, layout: Layout) -> Guest:
                 name = posixpath.normpath(member.name)
                 if member.issym():
                     links[name.removeprefix("root/")] = member.linkname
-                elif member.isreg() and member.size <= _FILE and (taken := tar.extractfile(member)):
+                elif member.isreg() and (taken := tar.extractfile(member)):
+                    if member.size > _most(name):
+                        raise BadDisk(f"the guest's {name[:200]} has {member.size} bytes", "No settings are that long.")
                     text = taken.read().decode(errors="surrogateescape")
                     files[name.removeprefix("root/")] = text
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, EOFError) as error:
         raise BadDisk(f"what was read out of the disk makes no sense: {error}", "Check the image.") from error
     facts = {path: files.pop(path) for path in list(files) if path.startswith("facts/")}
     packed = {
@@ -252,6 +274,11 @@ def read_answer(answer: Path, layout: Layout) -> Guest:
         unmounted=tuple(facts.get("facts/unmounted", "").splitlines()[:20]),
         damaged=tuple(facts.get("facts/damaged", "").splitlines()[:20]),
     )
+
+
+def _most(name: str) -> int:
+    tables = name.startswith("facts/") or posixpath.basename(name) in ("modules.dep", "modules.builtin")
+    return _TABLE if tables else _FILE
 
 
 def _kernel_of(image: str) -> str:

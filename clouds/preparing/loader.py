@@ -50,7 +50,7 @@ def set_kernel_words(guest: Guest, target: Target) -> Iterator[Answer]:
     if text != defaults:
         before, after = _value(defaults, "GRUB_CMDLINE_LINUX"), _value(text, "GRUB_CMDLINE_LINUX")
         yield Write("boot menu", DEFAULTS, text, before or "-", after or "-")
-    words = (*maker, f"/{guest.resolve(menu)}") if maker[-1] == "-o" else maker
+    words = (*maker, f"/{menu}") if maker[-1] == "-o" else maker
     yield Run("boot menu", words, lines[0][:200] if lines else "no entries", "made anew from it, root by UUID")
 
 
@@ -81,8 +81,9 @@ def wanted_words(target: Target) -> list[str]:
 
 def _kernel_lines(menu: str) -> list[str]:
     """What the entries of a menu give the kernel; those for rescue are as they are."""
-    found = re.findall(r"^[ \t]*linux(?:16|efi)?[ \t]+\S+[ \t]+(.*?)[ \t]*$", menu, re.MULTILINE)
-    return [line for line in found if not re.search(r"(^|\s)(single|recovery)(\s|$)", line)]
+    lines = [line.split() for line in menu.splitlines()]
+    found = [line[2:] for line in lines if len(line) > 2 and line[0] in ("linux", "linux16", "linuxefi")]
+    return [" ".join(words) for words in found if not {"single", "recovery"} & set(words)]
 
 
 def _words(line: str, target: Target) -> list[str]:
@@ -144,20 +145,21 @@ def _with(text: str, name: str, value: str) -> str:
 def _set_entries(guest: Guest, target: Target, entries: list[str]) -> Iterator[Answer]:
     """Entries of the boot loader specification, as Red Hat's systems have them: files of their own."""
     for path in entries:
-        text = guest.files[path]
-        found = re.search(r"^options[ \t]+(.*?)[ \t]*$", text, re.MULTILINE)
-        if not found or "-rescue" in path:
+        lines = guest.files[path].splitlines(keepends=True)
+        index = next((number for number, line in enumerate(lines) if line.split()[:1] == ["options"]), None)
+        if index is None or "-rescue" in path:
             continue
-        if "$kernelopts" in found[1]:
+        given = lines[index].split()[1:]
+        if "$kernelopts" in given:
             yield Refuse(
                 "boot menu", f"{path} takes its words from grubenv", "Write them there: grubby --update-kernel."
             )
             continue
-        root = next((word[5:] for word in found[1].split() if word.startswith("root=")), "")
+        root = next((word[5:] for word in given if word.startswith("root=")), "")
         if MOVES.match(root):
             yield Refuse("boot menu", f"{path} says root={root}", "Name the root by UUID there.")
             continue
-        words = _words(found[1], target)
-        if words != found[1].split():
-            new = text[: found.start(1)] + " ".join(words) + text[found.end(1) :]
-            yield Write("boot menu", path, new, found[1], " ".join(words))
+        words = _words(" ".join(given), target)
+        if words != given:
+            lines[index] = f"options {' '.join(words)}\n"
+            yield Write("boot menu", path, "".join(lines), " ".join(given), " ".join(words))

@@ -48,7 +48,7 @@ def mount_by_uuid(guest: Guest, target: Target) -> Iterator[Answer]:
 def resume_by_uuid(guest: Guest, target: Target) -> Iterator[Answer]:
     """Else its boot waits half a minute for the swap that it was to wake up from."""
     text = guest.text(RESUME)
-    found = re.search(r"^RESUME=(/dev/\S+)\s*$", text or "", re.MULTILINE)
+    found = re.search(r"^RESUME=(/dev/\S+)[ \t]*$", text or "", re.MULTILINE)
     if text is None or not found or not MOVES.match(found[1]):
         return
     name = _by_uuid(guest, found[1]) or "none"

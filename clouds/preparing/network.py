@@ -49,7 +49,7 @@ def forget_names(guest: Guest, target: Target) -> Iterator[Answer]:
     """Names given to cards by their addresses: the new card has another address, and would get another name."""
     for pattern in _NAMES:
         for path, text in guest.match(pattern):
-            if re.search(r"ATTR\{address\}|^\s*(Permanent)?MACAddress\s*=", text, re.MULTILINE):
+            if re.search(r"ATTR\{address\}|^[ \t]*(Permanent)?MACAddress[ \t]*=", text, re.MULTILINE):
                 yield Remove("network names", path, "names a card by its address")
 
 
@@ -107,6 +107,8 @@ def _read_interfaces(text: str) -> Iterator[Trouble]:
                 yield Trouble(False, f"`{word}`: more than a plain card")
 
 
+_LINE = 1000
+"""Longer lines are no settings, and looking through them takes time."""
 _PLAIN_KEYS = """
     network version renderer ethernets dhcp4 dhcp6 match macaddress set-name name driver optional accept-ra critical
     dhcp-identifier dhcp4-overrides dhcp6-overrides link-local nameservers search mtu wakeonlan ipv6-privacy
@@ -119,6 +121,9 @@ def _read_netplan(text: str) -> Iterator[Trouble]:
     """By its keys, not its values: YAML's many ways to write a list do not matter then."""
     within: list[tuple[int, str]] = []
     for line in text.splitlines():
+        if len(line) > _LINE:
+            yield Trouble(False, f"a line of {len(line)} characters")
+            continue
         plain = re.sub(r"(^|\s)#.*", "", line)
         for found in re.finditer(r"(?:^|[{,\s-])[\"']?([A-Za-z0-9_.-]+)[\"']?\s*:(?=\s|$)", plain):
             key, depth = found[1], found.start(1)
@@ -218,7 +223,7 @@ WAYS: tuple[Way, ...] = (
         "etc/systemd/network/10-novacron.network",
         "[Match]\nName=e*\n\n[Network]\nDHCP=yes\n",
         0o644,
-        lambda path, text: bool(re.search(r"^\s*Name\s*=\s*lo\s*$", text, re.MULTILINE)),
+        lambda path, text: bool(re.search(r"^[ \t]*Name[ \t]*=[ \t]*lo[ \t]*$", text, re.MULTILINE)),
     ),
     Way(
         "NetworkManager",

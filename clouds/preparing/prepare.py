@@ -64,7 +64,7 @@ def _look(image: Path, format: DiskFormat, kernel: Kernel) -> Guest:
 
 def _left(plan: Plan) -> str:
     said = [f"{each.rule}: {each.why}" for each in plan.refused]
-    return "; ".join(said + [f"{each.rule}: {each.path}, {each.before}" for each in plan.steps])[:600]
+    return _line("; ".join(said + [f"{each.rule}: {each.path}, {each.before}" for each in plan.steps]), 600)
 
 
 def report_of(request: PrepareRequest, guest: Guest, plan: Plan, state: State) -> PrepareReport:

@@ -18,7 +18,7 @@ def choose_data_source(guest: Guest, target: Target) -> Iterator[Answer]:
         return
     text = f"datasource_list: [ {', '.join(target.data_sources)} ]\n"
     for path, other in guest.match("etc/cloud/cloud.cfg.d/*.cfg"):
-        if path > OURS and re.search(r"^\s*datasource_list\s*:", other, re.MULTILINE):
+        if path > OURS and re.search(r"^[ \t]*datasource_list[ \t]*:", other, re.MULTILINE):
             yield Refuse(
                 "cloud-init", f"{path} has the last word on data sources", f"Rename it, to sort before {OURS}."
             )

@@ -53,6 +53,7 @@ def tree(folder: Path) -> Path:
         "usr/sbin/update-initramfs": PACK,
         "usr/sbin/update-grub": MENU,
         "usr/bin/lsinitramfs": LIST,
+        "usr/bin/cloud-init": "",
     }
     for name, text in files.items():
         path = folder / name
@@ -101,6 +102,7 @@ def test_a_copy_is_prepared_and_the_second_time_there_is_nothing_to_do(tmp_path:
     assert report.state == "prepared"
     changed = [each.path for each in report.changes]
     assert changed[:3] == ["etc/fstab", "etc/network/interfaces", "etc/initramfs-tools/modules"]
+    assert "etc/cloud/cloud.cfg.d/99_novacron.cfg" in changed, "a new file in a new folder"
     assert changed[-2:] == ["update-initramfs", "update-grub"]
     assert report.changes[0].after == f"UUID={UUID} /"
     assert digest(image) == before

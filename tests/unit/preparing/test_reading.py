@@ -19,6 +19,9 @@ from clouds.preparing.appliance import find_kernel, load_order, read_answer
 from clouds.preparing.cpio import archive
 from clouds.preparing.guest import Guest
 from clouds.preparing.layout import Layout, read_layout
+from clouds.preparing.rules import make_plan
+from clouds.preparing.targets import TARGETS
+from tests.unit.preparing.trees import DHCP, guest
 
 MIB = 1 << 20
 ROOT = "35831d4a-4197-497c-a8ab-5f3693f6a059"
@@ -138,11 +141,11 @@ def test_links_stay_inside() -> None:
         "loop": "loop",
         "x": "/etc/a",
     }
-    guest = Guest({"usr/lib/f": "1", "etc/fstab": "2"}, Layout(), links=links)
-    assert guest.text("lib/f") == "1"
-    assert guest.text("etc/a") == guest.text("x") == "2"
-    assert guest.resolve("etc/b") == "outside"
-    assert guest.text("loop/f") is None
+    linked = Guest({"usr/lib/f": "1", "etc/fstab": "2"}, Layout(), links=links)
+    assert linked.text("lib/f") == "1"
+    assert linked.text("etc/a") == linked.text("x") == "2"
+    assert linked.resolve("etc/b") == "outside"
+    assert linked.text("loop/f") is None
 
 
 def test_cpio_is_what_the_cpio_program_reads(tmp_path: Path) -> None:
@@ -202,12 +205,12 @@ def test_an_answer_is_taken_apart_in_memory(tmp_path: Path) -> None:
         "root/etc/fstab": b"\xff x",
         "root/../../outside": b"x",
     }
-    guest = read_answer(tar(tmp_path, files, {"root/lib": "/etc"}), Layout())
-    assert guest.root == "vda2:ext4"
-    assert guest.kernels() == ["6"]
-    assert guest.packed == {"6": {"nvme_core", "nvme"}}
-    assert guest.links == {"lib": "/etc"}
-    assert (guest.text("etc/fstab") or "").encode(errors="surrogateescape") == b"\xff x"
+    found = read_answer(tar(tmp_path, files, {"root/lib": "/etc"}), Layout())
+    assert found.root == "vda2:ext4"
+    assert found.kernels() == ["6"]
+    assert found.packed == {"6": {"nvme_core", "nvme"}}
+    assert found.links == {"lib": "/etc"}
+    assert (found.text("etc/fstab") or "").encode(errors="surrogateescape") == b"\xff x"
     assert [path.name for path in tmp_path.parent.iterdir() if path.name == "outside"] == []
 
 
@@ -215,6 +218,25 @@ def test_an_answer_that_is_too_much_or_no_tar_is_refused(tmp_path: Path, monkeyp
     monkeypatch.setattr(appliance, "_ALL", 10)
     with pytest.raises(BadDisk, match="more settings"):
         read_answer(tar(tmp_path, {"root/etc/fstab": bytes(11)}), Layout())
+    monkeypatch.undo()
+    with pytest.raises(BadDisk, match="etc/fstab has 300000 bytes"):
+        read_answer(tar(tmp_path, {"root/etc/fstab": bytes(300_000)}), Layout())
     (tmp_path / "answer").write_bytes(b"no tar" * 1000)
     with pytest.raises(BadDisk, match="no sense"):
         read_answer(tmp_path / "answer", Layout())
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "junk", [" " * (1 << 18), "\n" * (1 << 18), "-" * (1 << 18), "linux a" + " " * (1 << 18) + "x", "a " * (1 << 17)]
+)
+def test_files_made_to_take_long_take_no_time(junk: str) -> None:
+    names = (
+        "etc/fstab",
+        "etc/default/grub",
+        "boot/grub/grub.cfg",
+        "boot/loader/entries/a.conf",
+        "etc/initramfs-tools/modules",
+    )
+    more = ("etc/initramfs-tools/conf.d/resume", "etc/cloud/cloud.cfg.d/99_zz.cfg", "etc/systemd/network/a.link")
+    make_plan(guest({name: junk for name in (*names, *more, *(path for path, _ in DHCP.values()))}), TARGETS["azure"])

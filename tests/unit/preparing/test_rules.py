@@ -15,7 +15,7 @@ from clouds.preparing.rules import Plan, make_plan
 from clouds.preparing.steps import Copy, Remove, Run, Write
 from clouds.preparing.targets import TARGETS
 from models.clouds import Cloud
-from tests.unit.preparing.trees import DRIVERS, ESP, KERNEL, PROGRAMS, ROOT, done, guest
+from tests.unit.preparing.trees import DHCP, DRIVERS, ESP, KERNEL, PROGRAMS, ROOT, done, guest
 
 
 def plan(of: Guest, target: Cloud = "aws", dhcp: bool = False) -> Plan:
@@ -248,26 +248,6 @@ def test_a_file_that_speaks_after_ours_is_refused() -> None:
 
 # Network.
 
-DHCP = {
-    "ifupdown": ("etc/network/interfaces.d/card", "allow-hotplug ens3\niface ens3 inet dhcp\niface ens3 inet6 auto\n"),
-    "netplan": (
-        "etc/netplan/01.yaml",
-        "network:\n  version: 2\n  ethernets:\n    ens3:\n      match: {macaddress: '52:54:00:00:00:01'}\n"
-        "      set-name: ens3\n      dhcp4: true\n      nameservers:\n        addresses: [1.1.1.1]\n",
-    ),
-    "systemd-networkd": (
-        "etc/systemd/network/80.network",
-        "[Match]\nMACAddress=52:54:00:00:00:01\n[Network]\nDHCP=yes\n",
-    ),
-    "NetworkManager": (
-        "etc/NetworkManager/system-connections/wired.nmconnection",
-        "[connection]\ntype=ethernet\ninterface-name=ens3\n[ethernet]\nmac-address=52:54:00:00:00:01\n[ipv4]\nmethod=auto\n",
-    ),
-    "network scripts": (
-        "etc/sysconfig/network-scripts/ifcfg-ens3",
-        'DEVICE="ens3"\nHWADDR=52:54:00:00:00:01\nBOOTPROTO=dhcp\n',
-    ),
-}
 BY_HAND = {
     "ifupdown": "iface ens3 inet static\n  address 10.0.0.5/24\n",
     "netplan": "network:\n  ethernets:\n    ens3:\n      addresses:\n        - 10.0.0.5/24\n",

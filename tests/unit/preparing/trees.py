@@ -26,6 +26,28 @@ DEBIAN = {
 }
 PROGRAMS = frozenset({"usr/sbin/update-initramfs", "usr/sbin/update-grub", "usr/bin/cloud-init"})
 
+DHCP: dict[str, tuple[str, str]] = {
+    "ifupdown": ("etc/network/interfaces.d/card", "allow-hotplug ens3\niface ens3 inet dhcp\niface ens3 inet6 auto\n"),
+    "netplan": (
+        "etc/netplan/01.yaml",
+        "network:\n  version: 2\n  ethernets:\n    ens3:\n      match: {macaddress: '52:54:00:00:00:01'}\n"
+        "      set-name: ens3\n      dhcp4: true\n      nameservers:\n        addresses: [1.1.1.1]\n",
+    ),
+    "systemd-networkd": (
+        "etc/systemd/network/80.network",
+        "[Match]\nMACAddress=52:54:00:00:00:01\n[Network]\nDHCP=yes\n",
+    ),
+    "NetworkManager": (
+        "etc/NetworkManager/system-connections/wired.nmconnection",
+        "[connection]\ntype=ethernet\ninterface-name=ens3\n[ethernet]\nmac-address=52:54:00:00:00:01\n[ipv4]\nmethod=auto\n",
+    ),
+    "network scripts": (
+        "etc/sysconfig/network-scripts/ifcfg-ens3",
+        'DEVICE="ens3"\nHWADDR=52:54:00:00:00:01\nBOOTPROTO=dhcp\n',
+    ),
+}
+"""By the name of the way: a file of it, and what it says."""
+
 
 def guest(files: dict[str, str] | None = None, without: str = "", packed: str = "virtio_blk", **more: object) -> Guest:
     """A Debian with one kernel. `without`: a driver that the kernel does not have."""

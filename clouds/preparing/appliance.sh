@@ -136,7 +136,7 @@ for step in /orders/steps/*; do
   case $(cat "$step/kind") in
     write)
       mkdir -p "$guest/$(dirname "$path")" &&
-        if [ ! -e "$guest/$path" ]; then : >"$guest/$path" && chmod "$(cat "$step/mode")" "$guest/$path"; fi &&
+        if [ ! -e "$guest/$path" ]; then cat </dev/null >"$guest/$path" && chmod "$(cat "$step/mode")" "$guest/$path"; fi &&
         cat "$step/text" >"$guest/$path"
       ;;
     remove) rm -f "$guest/$path" ;;

@@ -6,7 +6,7 @@ SECONDS ?=
 TWO := -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-clouds fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
+.PHONY: help setup demo check test test-clouds setup-boot test-boot fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,13 +21,19 @@ check: setup ## the fast part of the tests: lint, types, unit tests, clouds (no 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest $(TWO) -q -m "not real and not temporal"
+	$(BIN)/pytest $(TWO) -q -m "not real and not temporal and not boot"
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
 	$(SUDO) $(BIN)/pytest $(TWO) $(if $(ARGS),$(ARGS),-v -m "real or temporal")
 
 test-clouds: setup ## the cloud adapters by their real SDKs against fakes that answer over HTTP; ends with what works (no root)
 	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds)
+
+setup-boot: setup ## install what test-boot needs, and build its Debian (root or sudo; minutes)
+	@scripts/setup.sh boot
+
+test-boot: setup-boot ## prepare a Debian for AWS and Google Cloud, and boot it on their devices (minutes without KVM)
+	$(BIN)/pytest -v $(if $(ARGS),$(ARGS),-m boot tests/integration)
 
 fuzz: setup ## feed every decoder with damaged input for ten minutes (ARGS="--seconds 60 --only frame,recipe")
 	@$(BIN)/python -m tests.fuzz $(ARGS)

@@ -15,6 +15,7 @@ from novacron.commands.image import image
 from novacron.commands.lab import lab
 from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
+from novacron.commands.prepare import prepare_image
 from novacron.commands.schedule import schedule
 from novacron.commands.slots import slots
 from novacron.commands.store import store
@@ -55,6 +56,7 @@ _SEEN = (inventory.hosts, inventory.vm, events, owners, slots)
 for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, cloud, recover, reconcile, image, store, lab):
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
+image.add_command(prepare_image)
 
 
 def run(args: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 #!/bin/bash
 # setup.sh: all that NovaCron's lab needs on Debian 12: packages, the virtual environment .venv, the guest.
 # Does only what is missing, so a second run costs a moment. PYTHON chooses the interpreter (3.11 or newer).
+# `setup.sh boot` gets what `make test-boot` needs as well: the tools that build a small Debian, and that Debian.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 lab=${NOVACRON_LAB_DIR:-/var/lib/novacron/lab}
@@ -31,6 +32,8 @@ packages=(
   libvirt-dev libxxhash-dev pkg-config gcc libc6-dev python3-venv python3-dev busybox-static cpio iproute2 zstd
   python3-pyverbs ibverbs-providers ibverbs-utils kmod binutils postgresql
 )
+boot_packages=(mmdebstrap fdisk dosfstools mtools ovmf)
+if [ "${1:-}" = boot ]; then packages+=("${boot_packages[@]}"); fi
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
   local missing=() package
@@ -109,4 +112,5 @@ get_kernel
 get_prometheus
 guest/build.sh "$lab/guest" "$kernel_root" check || as_root guest/build.sh "$lab/guest" "$kernel_root"
 tests/rdma/guest/build.sh "$lab/rdma" check || as_root tests/rdma/guest/build.sh "$lab/rdma"
+if [ "${1:-}" = boot ]; then guest/debian.sh "$lab/debian" check || as_root guest/debian.sh "$lab/debian"; fi
 step "ready ($((SECONDS - begun)) s)"

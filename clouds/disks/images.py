@@ -153,6 +153,13 @@ def make_empty(path: str | Path, format: DiskFormat, size: int) -> None:
     _run("qemu-img", "create", "-q", "-f", _QEMU[format], *options, str(path), str(-(-size // unit) * unit))
 
 
+def qemu_format(format: DiskFormat) -> str:
+    """What QEMU calls it. Raises BadDisk for the archive, which QEMU cannot open."""
+    if format == "gcp":
+        raise BadDisk("an archive cannot be opened as a disk", "Convert it to raw first.")
+    return _QEMU[format]
+
+
 def drop_bitmaps(path: str | Path, prefix: str) -> None:
     """Remove the dirty bitmaps of these names from a qcow2 image that nobody has open."""
     told = _json("info", "-f", "qcow2", path=path)

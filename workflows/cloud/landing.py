@@ -19,6 +19,9 @@ from workflows import errors
 from workflows.calls.arrivals import ArrivalHost, SourceCloud
 from workflows.cloud.fetching import Fetching
 
+WATCH = 10.0
+"""Seconds that the VM has to run on."""
+
 
 class Landing:
     """One attempt to cut over."""
@@ -56,7 +59,7 @@ class Landing:
         await self._host.define(DefineArrival(move=copy.move, vm=copy.ref, disks=copy.images, hardware=self._hardware))
         await self.still_stopped()
         obey()
-        started = await self._host.start(StartArrival(vm=copy.ref, disks=copy.images))
+        started = await self._host.start(StartArrival(vm=copy.ref, disks=copy.images, watch=WATCH))
         obey()
         if started.good and wanted.verify is not None:
             started = await self._source.check(wanted.verify)

@@ -12,6 +12,7 @@ from typing import Any
 
 from activities.accounts import Accounts
 from activities.cloud_arrivals import CloudArrivalActivities
+from activities.fence import Fence
 from clouds.disks import safepoint
 from clouds.disks.content import BLOCK
 from clouds.disks.images import hash_image, open_image
@@ -163,8 +164,11 @@ class Arrival:
                 "clouds": [self.cloud.model_dump()],
             }
         ).model_copy(update={"state_dir": str(self.folder / "state")})
+        fence = Fence(settings)
+        fence.welcome(0)
         self.activities = CloudArrivalActivities(
             settings,
+            fence,
             opener=lambda _: self.libvirt,  # type: ignore[arg-type,return-value]
             accounts=Accounts(settings.clouds, "the test"),
         )

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from temporalio import activity
@@ -24,10 +25,10 @@ from activities.pulse import Beating, Pulse
 from clouds import errors as clouds
 from clouds.capabilities import Adapter
 from clouds.disks import safepoint
-from clouds.disks.content import BLOCK
+from clouds.disks.content import BLOCK, Disk
 from clouds.disks.images import open_image
 from clouds.disks.ledger import SUFFIX, Ledger, Noted
-from clouds.errors import SourceChanged
+from clouds.errors import BadDisk, SourceChanged
 from clouds.kvm import arrived, disks, inventory, leaving
 from clouds.kvm.connection import Connection, Session
 from models import failures
@@ -225,7 +226,7 @@ class CloudArrivalActivities(OnHost):
             with self._session() as session:
                 disks.make((image,), order.move, inventory.qemu_owner(session))
         ledger = Ledger(size)
-        with open_image(order.path, FORMAT, writable=True) as target:
+        with _opened(order.path) as target:
             noted = Noted(target, ledger, pulse.beat)
             moved = adapter.image_export.export_disk(order.disk, noted, pulse, resume)
         _note(ledger, moved, order.disk)
@@ -260,13 +261,25 @@ def _differences(adapter: Adapter, order: ReceiveDisk, held: Ledger, disk: str, 
         held.toward = disk
         held.write(path, order.move)
     try:
-        with open_image(order.path, FORMAT, writable=True) as target:
+        with _opened(order.path) as target:
             noted = Noted(target, held, pulse.beat)
             moved = adapter.block_delta.export_delta(held.disk, disk, noted, pulse, _resumed(pulse, disk))
     except clouds.NotFound as error:
         raise SourceChanged(f"{error}", "The disk is brought whole.") from error
     _note(held, moved, disk)
     held.write(path, order.move)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Disk]:
+    """The image, to be written. An attempt that was given up for dead may still have it open: that is waited for."""
+    try:
+        with open_image(path, FORMAT, writable=True) as target:
+            yield target
+    except BadDisk as error:
+        if " lock" in str(error):
+            raise errors.retryable(failures.HOST_UNAVAILABLE, f"{path} is open elsewhere: {error}") from error
+        raise
 
 
 def _note(ledger: Ledger, moved: Transferred, disk: str) -> None:

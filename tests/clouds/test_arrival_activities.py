@@ -17,7 +17,7 @@ from activities.cloud import CloudActivities
 from activities.cloud_instances import CloudInstanceActivities
 from clouds.disks import safepoint
 from clouds.disks.content import BLOCK, ContentHash
-from clouds.disks.images import hash_image
+from clouds.disks.images import hash_image, open_image
 from clouds.disks.ledger import SUFFIX, Ledger
 from clouds.kvm import arrived
 from clouds.tokens import token
@@ -225,6 +225,17 @@ async def test_a_file_that_is_there_is_never_written_to(
         receive(here, wanted(here, await snapshot(control, volume, "1")))
     assert here.is_somebodys(path(here))
     assert here.left() == ["counter-vda-m1.qcow2"]
+
+
+async def test_an_image_that_another_attempt_still_writes_is_waited_for(
+    here: Arrival, control: CloudInstanceActivities, volume: str
+) -> None:
+    first = await snapshot(control, volume, "1")
+    receive(here, wanted(here, first))
+    second = await snapshot(control, volume, "2")
+    with open_image(path(here), "qcow2", writable=True):
+        assert receive(here, wanted(here, second, first))[0] is None, "it may be tried again"
+    assert receive(here, wanted(here, second, first, prove=True))[0] is not None
 
 
 async def test_nothing_comes_to_a_host_that_runs_the_vm(

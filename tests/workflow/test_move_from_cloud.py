@@ -123,6 +123,18 @@ async def test_what_cannot_go_warm_goes_cold(site: FakeSite, why: str) -> None:
     assert site.cloud.two_copies == []
 
 
+async def test_a_cloud_that_does_not_tell_what_changed_gives_all_again_after_a_failed_cut_over(site: FakeSite) -> None:
+    site.cloud.warm = False
+    site.at(site.destination, "start_arrival", error=GONE, times=1)
+    async with site.working():
+        move = await begin(site)
+        await stands(move, "waiting", "was undone")
+        await move.execute_update(MoveFromCloud.cut_over_now)
+        await ended(move)
+    assert [order.base for order in site.destination.arrivals.receives] == ["", ""]
+    assert site.cloud.two_copies == []
+
+
 async def test_a_dry_run_plans_and_touches_nothing(site: FakeSite) -> None:
     async with site.working():
         result = await ended(await begin(site, dry_run=True))

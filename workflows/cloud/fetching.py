@@ -35,11 +35,21 @@ FORMAT = "qcow2"
 
 class Fetching:
     def __init__(
-        self, host: ArrivalHost, source: SourceCloud, vm: VmRef, volumes: Sequence[str], folder: str, move: str
+        self,
+        host: ArrivalHost,
+        source: SourceCloud,
+        vm: VmRef,
+        volumes: Sequence[str],
+        folder: str,
+        move: str,
+        *,
+        deltas: bool = True,
     ) -> None:
+        """`deltas`: the cloud tells what changed; otherwise each round brings all."""
         self._host = host
         self._source = source
         self._volumes = tuple(volumes)
+        self._deltas = deltas
         self.move = move
         self.ref = vm
         self.images = tuple(
@@ -135,7 +145,7 @@ class Fetching:
             target=image.target,
             path=image.path,
             disk=snapshot.id,
-            base=before.disk if before else "",
+            base=before.disk if before and self._deltas else "",
             token=self.token(f"disk/{image.target}/{self._number}"),
             prove=prove,
         )

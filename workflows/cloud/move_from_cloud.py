@@ -64,7 +64,8 @@ class MoveFromCloud(Staying):
         self._ran = arrival_plan.ran(found.instance)
         self._hardware = arrival_plan.hardware(wanted, found.instance)
         move = workflow.uuid4().hex[:16]
-        self._copy = Fetching(self._host, self._cloud, found.vm, found.instance.volumes, wanted.folder, move)
+        told = found.instance
+        self._copy = Fetching(self._host, self._cloud, found.vm, told.volumes, wanted.folder, move, deltas=told.warm)
         return found
 
     async def _take(self, found: Survey) -> None:

@@ -98,7 +98,7 @@ class CloudArrivalActivities(OnHost):
         """Bring a snapshot into its image, or what changed since the one it holds. Long: heartbeats a cursor."""
         self._fence.check(order.vm, "receive a disk")
         self._must_be_off(order.vm)
-        pulse = Pulse(f"receiving {order.target} of {order.vm.vm}", lambda: self._fence.outdated(order.vm))
+        pulse = self._pulse(f"receiving {order.target} of {order.vm.vm}", order.vm)
         began = time.monotonic()
         adapter = self._accounts.adapter(order.place)
         with pulse.beating():
@@ -135,7 +135,8 @@ class CloudArrivalActivities(OnHost):
         """Let it run, when it is certain that it runs nowhere else, and see that it goes on running."""
         self._fence.check(order.vm, "start it")
         with self._session() as session:
-            arrived.start(session, order.vm, order.disks)
+            with self._pulse(f"starting {order.vm.vm}", order.vm).beating():
+                arrived.start(session, order.vm, order.disks, order.attempt)
             until = time.monotonic() + order.watch
             while True:
                 beat(f"watching that {order.vm.vm} runs on")
@@ -154,9 +155,9 @@ class CloudArrivalActivities(OnHost):
             if order.within and session.find(order.vm) is not None:
                 leaving.hold(session, order.vm)
                 self._ask_to_stop(session, order)
-            arrived.end(session, order.vm)
-            if order.revert:
-                for disk in order.disks:
+            with self._pulse(f"ending {order.vm.vm}", order.vm).beating():
+                arrived.end(session, order.vm, order.disks, order.attempt)
+                for disk in order.disks if order.revert else ():
                     if Path(disk.path).exists():
                         safepoint.take_back(disk.path)
         return self._sighting(order.vm)
@@ -175,9 +176,12 @@ class CloudArrivalActivities(OnHost):
                 arrived.undo(session, order.vm, order.disks)
                 removed = disks.remove(order.disks, order.move)
         for disk in order.disks:
-            for left in (f"{disk.path}{SUFFIX}", f"{disk.path}{SUFFIX}.new"):
-                Path(left).unlink(missing_ok=True)
+            for left in (SUFFIX, f"{SUFFIX}.new", arrived.ENDED):
+                Path(f"{disk.path}{left}").unlink(missing_ok=True)
         return ArrivalSettled(removed=removed)
+
+    def _pulse(self, what: str, vm: VmRef) -> Pulse:
+        return Pulse(what, lambda: self._fence.outdated(vm))
 
     def _ask_to_stop(self, session: Session, order: EndArrival) -> None:
         """A guest that does not follow is ended all the same: people want the VM elsewhere."""

@@ -195,6 +195,8 @@ class StartArrival(Model):
     disks: Annotated[tuple[DiskImage, ...], Field(min_length=1, max_length=MOST_DISKS)]
     watch: Seconds = 10
     """Seconds that it has to run on."""
+    attempt: Count = 0
+    """Which cut-over of the move it is: one that was ended starts nothing any more."""
 
 
 class EndArrival(Model):
@@ -205,6 +207,8 @@ class EndArrival(Model):
     within: Seconds = 0
     revert: bool = False
     """Take back what its guest wrote here: the images are as the cloud gave them."""
+    attempt: Count = 0
+    """The cut-over that is ended with it: an order to start that is late is refused. 0: none."""
 
 
 class SettleArrival(Model):

@@ -28,6 +28,8 @@ from models.migration import VmRef
 AS_DEFINED = 1 | 2
 """VIR_DOMAIN_XML_SECURE and _INACTIVE: the definition, with what would otherwise be blanked out."""
 SUFFIX = ".novacron-definition"
+ENDED = ".novacron-ended"
+"""Holds the number of the newest cut-over that was undone."""
 GONE_WITHIN = 60.0
 
 
@@ -124,8 +126,9 @@ def define(session: Session, vm: VmRef, disks: Sequence[DiskImage], make: Callab
     session.call(f"take autostart from VM {vm.vm}", lambda _: domain.setAutostart(0))
 
 
-def start(session: Session, vm: VmRef, disks: Sequence[DiskImage]) -> None:
-    """Let it run, with a way back for its images. Raises Refused when it does not use them."""
+def start(session: Session, vm: VmRef, disks: Sequence[DiskImage], attempt: int = 0) -> None:
+    """Let it run, with a way back for its images. Raises Refused when it does not use them, or when this cut-over was
+    undone meanwhile: a step that slow storage held up must not start a second copy."""
     domain = session.get(vm)
     if _state(session, vm, domain) not in OFF:
         return
@@ -134,6 +137,8 @@ def start(session: Session, vm: VmRef, disks: Sequence[DiskImage]) -> None:
         raise Refused(f"VM {vm.vm} was defined anew meanwhile, without the images that came", "Find out by whom.")
     for disk in disks:
         safepoint.make(disk.path)
+    if attempt and _ended(disks) >= attempt:
+        raise Refused(f"cut-over {attempt} of VM {vm.vm} was undone; it is not started", "Nothing to do.")
     session.call(f"start VM {vm.vm}", lambda _: domain.create())
 
 
@@ -141,8 +146,11 @@ def is_off(session: Session, vm: VmRef) -> bool:
     return not alive(session, vm)
 
 
-def end(session: Session, vm: VmRef) -> None:
-    """Returns when no QEMU of it is here; its definition stays."""
+def end(session: Session, vm: VmRef, disks: Sequence[DiskImage] = (), attempt: int = 0) -> None:
+    """Returns when no QEMU of it is here; its definition stays. With the number of a cut-over, none up to that one
+    starts it any more."""
+    if attempt and disks and _ended(disks) < attempt:
+        _keep(Path(f"{disks[0].path}{ENDED}"), str(attempt))
     domain = session.find(vm)
     if domain is None:
         return
@@ -221,6 +229,13 @@ def _disks(root: ET.Element) -> list[ET.Element]:
         for disk in root.iterfind("devices/disk")
         if disk.get("device", "disk") == "disk" and disk.find("readonly") is None
     ]
+
+
+def _ended(disks: Sequence[DiskImage]) -> int:
+    try:
+        return int(Path(f"{disks[0].path}{ENDED}").read_text())
+    except FileNotFoundError:
+        return 0
 
 
 def _images(domain_xml: str | None) -> set[str]:

@@ -279,6 +279,21 @@ async def test_defined_started_ended_and_as_it_was_before(
     assert (here.libvirt.domain.xml if here.libvirt.domain else None) == before
 
 
+async def test_a_start_that_comes_late_is_refused_once_its_cut_over_was_undone(
+    here: Arrival, control: CloudInstanceActivities, volume: str
+) -> None:
+    """The host's storage held it up, and the instance runs again meanwhile."""
+    receive(here, wanted(here, await snapshot(control, volume, "1")))
+    env, disks = ActivityEnvironment(), (image(here),)
+    env.run(here.activities.define_arrival, DefineArrival(move="m1", vm=VM, disks=disks, hardware=HARDWARE))
+    env.run(here.activities.end_arrival, EndArrival(vm=VM, disks=disks, revert=True, attempt=1))
+    with pytest.raises(ApplicationError, match="cut-over 1 of VM counter was undone"):
+        env.run(here.activities.start_arrival, StartArrival(vm=VM, disks=disks, watch=0, attempt=1))
+    assert here.libvirt.domain is not None
+    assert here.libvirt.domain.number == OFF
+    assert env.run(here.activities.start_arrival, StartArrival(vm=VM, disks=disks, watch=0, attempt=2)).good
+
+
 async def test_what_is_kept_has_no_way_back_and_nothing_beside_it(
     here: Arrival, control: CloudInstanceActivities, volume: str
 ) -> None:

@@ -35,8 +35,9 @@ class Landing:
         instance: str,
         hardware: Hardware,
         ran: bool,
+        attempt: int,
     ) -> None:
-        """`ran`: the instance ran before the move, so an undo lets it run again."""
+        """`ran`: the instance ran before the move, so an undo lets it run again. `attempt`: counts from 1."""
         self._wanted = wanted
         self._host = host
         self._source = source
@@ -44,6 +45,7 @@ class Landing:
         self._instance = instance
         self._hardware = hardware
         self._ran = ran
+        self._attempt = attempt
         self._stopping = self._defining = False
 
     async def run(self, obey: Callable[[], None]) -> float:
@@ -59,7 +61,9 @@ class Landing:
         await self._host.define(DefineArrival(move=copy.move, vm=copy.ref, disks=copy.images, hardware=self._hardware))
         await self.still_stopped()
         obey()
-        started = await self._host.start(StartArrival(vm=copy.ref, disks=copy.images, watch=WATCH))
+        started = await self._host.start(
+            StartArrival(vm=copy.ref, disks=copy.images, watch=WATCH, attempt=self._attempt)
+        )
         obey()
         if started.good and wanted.verify is not None:
             started = await self._source.check(wanted.verify)
@@ -96,7 +100,7 @@ class Landing:
 
     async def _end_here(self) -> None:
         """What its guest wrote here is taken back: the instance goes on from where it was stopped."""
-        order = EndArrival(vm=self._copy.ref, disks=self._copy.images, revert=True)
+        order = EndArrival(vm=self._copy.ref, disks=self._copy.images, revert=True, attempt=self._attempt)
         try:
             await self._host.end(order)
         except ActivityError as error:

@@ -32,6 +32,7 @@ from workflows.lasting import to_the_end
 class MoveFromCloud(Staying):
     def __init__(self) -> None:
         super().__init__()
+        self._attempt = 0
         self._downtime = 0.0
 
     @workflow.run
@@ -91,10 +92,12 @@ class MoveFromCloud(Staying):
         """False when it failed and was undone: the instance runs again, and people say when to try again."""
         assert self._copy is not None
         self._obey()
-        self._why, self._cut_now = "", False
+        self._attempt, self._why, self._cut_now = self._attempt + 1, "", False
         self._enter("cutting over", "the instance is stopped, and its last changes are brought")
         self._runs_on = ""
-        landing = Landing(self._wanted, self._host, self._cloud, self._copy, self._instance, self._hardware, self._ran)
+        landing = Landing(
+            self._wanted, self._host, self._cloud, self._copy, self._instance, self._hardware, self._ran, self._attempt
+        )
         try:
             self._downtime = await landing.run(self._obey)
             self._obey()

@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.scene import Scene
 from workers.lab.errors import run
+from workers.lab.settings import SCRATCH_FOLDER
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
@@ -20,18 +21,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def folder(scene: Scene) -> Iterator[Path]:
-    """Where QEMU may read."""
+def folder(scene: Scene) -> Iterator[str]:
+    """Where QEMU may read, as the host sees it."""
     found = scene.lab.settings.scratch_image("host-a", "comer").parent / "comer"
     found.mkdir(mode=0o755, parents=True)
-    yield found
+    yield f"{SCRATCH_FOLDER}/comer"
     shutil.rmtree(found)
 
 
-def test_it_comes_goes_back_and_stays(scene: Scene, folder: Path) -> None:
+def test_it_comes_goes_back_and_stays(scene: Scene, folder: str) -> None:
     host = next(host for host in scene.hosts if host.name == "host-a")
     inside = [*host.enter(network=False), f"--wd={ROOT}"]
-    seen = json.loads(run(*inside, sys.executable, "-m", "tests.integration.arriving", str(folder), within=150))
+    seen = json.loads(run(*inside, sys.executable, "-m", "tests.integration.arriving", folder, within=150))
     assert seen.pop("left") == []
     assert seen.pop("autostart") == 1
     assert all(seen.values()), seen

@@ -67,12 +67,12 @@ class CloudActivities:
     async def list_cloud_sizes(self, place: str) -> CloudSizes:
         def ask() -> CloudSizes:
             adapter = self._catalogue(place)
-            sizes = sorted(_sizes(adapter), key=lambda size: (size.vcpus, size.memory_mib, size.name))
+            sizes = sorted(sizes_of(adapter), key=lambda size: (size.vcpus, size.memory_mib, size.name))
             assert adapter.catalogue is not None
             prices = adapter.catalogue.prices()[:500]
             return CloudSizes(sizes=tuple(sizes[:MOST_SIZES]), prices=prices, more=len(sizes) > MOST_SIZES)
 
-        return await _beating(ask)
+        return await beating(ask)
 
     @activity.defn(name="novacron.place_report")
     async def place_report(self, query: PlaceQuery) -> PlaceReport:
@@ -82,7 +82,7 @@ class CloudActivities:
             adapter = self._catalogue(query.place)
             names: list[str] = []
             found = None
-            for size in _sizes(adapter):
+            for size in sizes_of(adapter):
                 names.append(size.name)
                 found = size if size.name == query.size else found
             assert adapter.catalogue is not None
@@ -94,7 +94,7 @@ class CloudActivities:
                 warm=adapter.block_delta is not None,
             )
 
-        return await _beating(ask)
+        return await beating(ask)
 
     @activity.defn(name="novacron.make_cloud_image")
     async def make_cloud_image(self, order: MakeImage) -> CloudImage:
@@ -109,11 +109,11 @@ class CloudActivities:
             architecture=order.architecture,
             firmware=order.firmware,
         )
-        made = await _beating(lambda: images.create_image(wanted))
+        made = await beating(lambda: images.create_image(wanted))
         image, until = made.id, time.monotonic() + RUNS_WITHIN
         while made.state == "pending" and time.monotonic() < until:
             await self._pause(order.place)
-            made = await _beating(lambda: images.get_image(image))
+            made = await beating(lambda: images.get_image(image))
         if made.state != "ready":
             raise errors.of(
                 OperationFailed(f"image {made.id} is {made.state}", "See its state in the provider's console.")
@@ -133,7 +133,7 @@ class CloudActivities:
             subnet=network.subnet,
             security_groups=network.security_groups,
         )
-        return await _beating(lambda: instances.create_instance(wanted, order.token))
+        return await beating(lambda: instances.create_instance(wanted, order.token))
 
     @activity.defn(name="novacron.check_instance")
     async def check_instance(self, order: CheckInstance) -> InstanceChecked:
@@ -141,7 +141,7 @@ class CloudActivities:
         instances = self._instances(order.place)
         until = time.monotonic() + RUNS_WITHIN
         while True:
-            seen = await _beating(lambda: instances.get_instance(order.instance))
+            seen = await beating(lambda: instances.get_instance(order.instance))
             if seen.state != "pending" or time.monotonic() > until:
                 break
             await self._pause(order.place)
@@ -157,7 +157,7 @@ class CloudActivities:
             return InstanceChecked(instance=seen, good=False, said=f"instance {seen.id} has no {probe.address} address")
         until = time.monotonic() + probe.within
         while True:
-            why = await _beating(lambda: ask(probe, addresses[0]))
+            why = await beating(lambda: ask(probe, addresses[0]))
             if not why:
                 return InstanceChecked(instance=seen, good=True, said=f"{probe.kind} {addresses[0]} answers")
             if time.monotonic() > until:
@@ -169,12 +169,12 @@ class CloudActivities:
     async def end_instance(self, order: EndInstance) -> InstanceEnded:
         """Terminate or stop all that this token made, and return when the provider says that it is so."""
         instances = self._instances(order.place)
-        mine = await _beating(lambda: _of_token(instances, order))
+        mine = await beating(lambda: _of_token(instances, order))
         for each in mine:
-            await _beating(lambda each=each: _end(instances, each, order.terminate))  # type: ignore[misc]
+            await beating(lambda each=each: _end(instances, each, order.terminate))  # type: ignore[misc]
         wanted = GONE if order.terminate else ("stopped", *GONE)
         for each in mine:
-            while await _beating(lambda each=each: _state(instances, each)) not in wanted:  # type: ignore[misc]
+            while await beating(lambda each=each: _state(instances, each)) not in wanted:  # type: ignore[misc]
                 await self._pause(order.place)
         return InstanceEnded(instances=tuple(mine))
 
@@ -184,9 +184,9 @@ class CloudActivities:
         images = self._adapter(order.place).image_import
         assert images is not None
         if order.image:
-            await _beating(lambda: images.delete_image(order.image))
+            await beating(lambda: images.delete_image(order.image))
         for disk in order.disks:
-            await _beating(lambda disk=disk: images.delete_disk(disk))  # type: ignore[misc]
+            await beating(lambda disk=disk: images.delete_disk(disk))  # type: ignore[misc]
         return Removed(count=len(order.disks) + bool(order.image))
 
     def _adapter(self, place: str) -> Adapter:
@@ -210,7 +210,7 @@ class CloudActivities:
         await asyncio.sleep(self._accounts.poll(place))
 
 
-async def _beating(work: Callable[[], T]) -> T:
+async def beating(work: Callable[[], T]) -> T:
     """An SDK's blocking call in a thread; beats while it takes long, and tells its errors in Temporal's types."""
     task = asyncio.create_task(asyncio.to_thread(work))
     try:
@@ -232,7 +232,7 @@ def _cloud(place: str) -> str:
     return place.partition(":")[0]
 
 
-def _sizes(adapter: Adapter) -> Iterator[Size]:
+def sizes_of(adapter: Adapter) -> Iterator[Size]:
     assert adapter.catalogue is not None
     page = ""
     while True:

@@ -7,10 +7,7 @@ sends exactly the blocks that differ, and of a VM that is off the step proves th
 
 from __future__ import annotations
 
-import contextlib
-import contextvars
 import os
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -24,9 +21,9 @@ from activities import errors
 from activities.accounts import Accounts
 from activities.errors import translated
 from activities.fence import Fence
-from activities.heartbeat import beat, detached, wait, why_stop
+from activities.heartbeat import beat, wait
 from activities.on_host import OnHost
-from clouds import errors as clouds
+from activities.pulse import Beating, Pulse
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, Reader
 from clouds.disks.images import open_image
@@ -48,12 +45,11 @@ from models.cloud_move import (
     StartSource,
     StopSource,
 )
-from models.clouds import Cursor, DeltaOrder, DiskFormat, DiskOrder, Transferred
+from models.clouds import DeltaOrder, DiskFormat, DiskOrder, Transferred
 from models.disks import DiskImage
 from models.host import HostSettings, VmSighting
 from models.migration import VmRef
 
-BEAT_EVERY = 3.0
 LOOK_EVERY = 0.5
 FORMATS: dict[str, DiskFormat] = {"raw": "raw", "qcow2": "qcow2"}
 
@@ -108,7 +104,7 @@ class CloudDiskActivities(OnHost):
     def send_disk(self, order: SendDisk) -> DiskSent:
         """Bring a disk to the cloud, or what differs from what is there. Long: heartbeats a cursor."""
         self._fence.check(order.vm, "send a disk")
-        pulse = _Pulse(f"sending {order.disk.target} of {order.vm.vm}", lambda: self._fence.outdated(order.vm))
+        pulse = Pulse(f"sending {order.disk.target} of {order.vm.vm}", lambda: self._fence.outdated(order.vm))
         began = time.monotonic()
         adapter, path = self._accounts.adapter(order.place), Path(f"{order.disk.path}{SUFFIX}")
         with pulse.beating(), self._source(order, pulse) as (source, changed):
@@ -211,7 +207,7 @@ class CloudDiskActivities(OnHost):
         folder.chmod(0o1730)
 
     @contextmanager
-    def _source(self, order: SendDisk, pulse: _Pulse) -> Iterator[tuple[Reader, tuple[tuple[int, int], ...] | None]]:
+    def _source(self, order: SendDisk, pulse: Pulse) -> Iterator[tuple[Reader, tuple[tuple[int, int], ...] | None]]:
         """The disk, and where to look for changes; None: everywhere."""
         if order.round is not None:
             wanted = self._round(order.round)
@@ -223,11 +219,11 @@ class CloudDiskActivities(OnHost):
                         "A new round is begun.",
                     )
             with backup.snapshot(wanted, order.disk.target) as shown:
-                yield _Beating(shown, pulse), shown.changed() if order.telling else None
+                yield Beating(shown, pulse), shown.changed() if order.telling else None
             return
         self._must_be_off(order.vm)
         with open_image(order.disk.path, FORMATS[order.disk.format]) as image:
-            yield _Beating(image, pulse), None
+            yield Beating(image, pulse), None
         self._must_be_off(order.vm)
 
     def _must_be_off(self, vm: VmRef) -> None:
@@ -258,86 +254,13 @@ def copied(disks: Iterable[Any]) -> tuple[tuple[DiskImage, ...], tuple[str, ...]
     return tuple(found), tuple(obstacles)
 
 
-class _Pulse:
-    """Heartbeats that keep the newest cursor, and end the step when it is to end.
-
-    A thread of its own beats too: a cloud that answers slowly (each of its calls has a deadline, and is tried again)
-    must not look like a dead worker, or a second attempt would send beside this one.
-    """
-
-    def __init__(self, what: str, outdated: Callable[[], bool]) -> None:
-        self._what = what
-        self._outdated = outdated
-        told = activity.info().heartbeat_details
-        self.resume = Cursor.model_validate(told[0]) if told and told[0] else None
-        self._last = self.resume
-        self._looked = time.monotonic()
-        self._over = threading.Event()
-
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        context = contextvars.copy_context()
-        thread = threading.Thread(target=context.run, args=(self._beat_on,), name="pulse", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._over.set()
-            thread.join()
-
-    def _beat_on(self) -> None:
-        while not self._over.wait(BEAT_EVERY):
-            self._tell()
-
-    def _tell(self) -> None:
-        activity.heartbeat(self._last.model_dump(mode="json") if self._last else None)
-
-    def __call__(self, cursor: Cursor) -> None:
-        self._last = cursor
-        self.beat()
-
-    def drop(self, adapter: Adapter) -> None:
-        """What was half sent is of no use to anybody."""
-        if self._last is not None and adapter.image_import is not None:
-            with contextlib.suppress(clouds.CloudError):  # the cloud's own limit, or its owner, ends it then
-                adapter.image_import.delete_disk(self._last.disk)
-
-    def beat(self) -> None:
-        self._tell()
-        match why_stop():
-            case "cancel":
-                raise CancelledError(f"{self._what} was cancelled")
-            case "detach":
-                raise detached(self._what)
-        if time.monotonic() - self._looked > 1:
-            self._looked = time.monotonic()
-            if self._outdated():
-                raise detached(self._what)
-
-
-class _Beating:
-    """A Reader that beats: comparing a large disk takes long, and sends nothing."""
-
-    def __init__(self, source: Reader, pulse: _Pulse) -> None:
-        self.size = source.size
-        self._source = source
-        self._pulse = pulse
-
-    def read(self, offset: int, length: int) -> bytes:
-        self._pulse.beat()
-        return self._source.read(offset, length)
-
-    def data(self) -> Iterable[tuple[int, int]]:
-        return self._source.data()
-
-
 def _bring(
     adapter: Adapter,
     order: SendDisk,
     path: Path,
     source: Reader,
     changed: tuple[tuple[int, int], ...] | None,
-    pulse: _Pulse,
+    pulse: Pulse,
 ) -> tuple[Ledger, str]:
     """(the ledger as it is then, on disk; the content hash of the source as far as it was read)."""
     done = _done(order, path)
@@ -364,7 +287,7 @@ def _bring(
     return ledger, content
 
 
-def _whole(adapter: Adapter, order: SendDisk, path: Path, source: Reader, pulse: _Pulse) -> tuple[Ledger, str]:
+def _whole(adapter: Adapter, order: SendDisk, path: Path, source: Reader, pulse: Pulse) -> tuple[Ledger, str]:
     adapter.require("ImageImport")
     assert adapter.image_import is not None
     ledger = Ledger(source.size)

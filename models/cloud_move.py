@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, Field, StringConstraints, field_validator, model_validator
 
@@ -68,16 +68,17 @@ class Probe(Model):
     """Seconds in which it must have answered once."""
 
 
-class CloudMoveRequest(Model):
-    """Input of the workflow novacron.MoveToCloud."""
+def known_place(place: str) -> str:
+    """The place, or ValueError that says how one is named."""
+    if not re.fullmatch(_PLACE, place) or cloud_of(place) not in ("aws", "azure", "gcp", "oci"):
+        raise ValueError("name a cloud and a region, as in aws:eu-west-1; clouds are aws, azure, gcp and oci")
+    return place
+
+
+class CutOverRequest(Model):
+    """What moves to a cloud and from one have in common: when they cut over, and what becomes of the source."""
 
     vm: Name
-    to: Annotated[str, Field(max_length=80)]
-    """A Place."""
-    size: CloudId
-    source: Name | None = None
-    """Host that runs the VM; None: all hosts are asked."""
-    network: CloudNetwork = CloudNetwork()
     mode: Literal["auto", "cold", "warm"] = "auto"
     """warm: copied while it runs, in rounds. cold: shut down first. auto: warm where both sides can."""
     downtime: Annotated[float, Field(ge=1, le=86400)] = 120
@@ -94,26 +95,15 @@ class CloudMoveRequest(Model):
     wait_within: Annotated[float, Field(ge=60, le=7 * 86400)] = 2 * 86400.0
     """Seconds after which a move that waits for its cut-over is given up, and what it made is removed."""
     stop_within: Annotated[float, Field(ge=5, le=3600)] = 120
-    """Seconds for the guest to shut down."""
-    cut_power: bool = False
-    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
-    verify: Probe | None = None
-    """Asked before the source is let go."""
+    """Seconds for a guest on a host to shut down."""
     keep_source_for: Annotated[float, Field(ge=0, le=30 * 86400)] = 86400.0
     """Seconds for which the source, shut off, can be rolled back to."""
     then: Literal["keep", "remove"] = "keep"
-    """What becomes of the source's definition and disks after that."""
+    """What becomes of the source after that."""
     dry_run: bool = False
 
-    @field_validator("to")
-    @classmethod
-    def _known(cls, to: str) -> str:
-        if not re.fullmatch(_PLACE, to) or cloud_of(to) not in ("aws", "azure", "gcp", "oci"):
-            raise ValueError("name a cloud and a region, as in aws:eu-west-1; clouds are aws, azure, gcp and oci")
-        return to
-
     @model_validator(mode="after")
-    def _when(self) -> CloudMoveRequest:
+    def _when(self) -> Self:
         if (self.cut_over == "at") != (self.cut_over_at is not None):
             raise ValueError("cut_over_at goes with cut_over 'at', and with nothing else")
         if (self.cut_over == "window") != bool(self.windows):
@@ -121,6 +111,26 @@ class CloudMoveRequest(Model):
         if self.mode == "cold" and self.cut_over != "now":
             raise ValueError("a cold move has nothing to keep fresh: cut_over is 'now'")
         return self
+
+
+class CloudMoveRequest(CutOverRequest):
+    """Input of the workflow novacron.MoveToCloud."""
+
+    to: Annotated[str, Field(max_length=80)]
+    """A Place."""
+    size: CloudId
+    source: Name | None = None
+    """Host that runs the VM; None: all hosts are asked."""
+    network: CloudNetwork = CloudNetwork()
+    cut_power: bool = False
+    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
+    verify: Probe | None = None
+    """Asked before the source is let go."""
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, to: str) -> str:
+        return known_place(to)
 
 
 # What a place offers, and what a plan says of a move to it.
@@ -252,16 +262,18 @@ class SendDisk(Model):
 
 
 class DiskSent(Model):
+    """One disk on its way to a cloud, or from one."""
+
     target: Name
     disk: CloudId
     """The cloud's disk that holds it now."""
     size: DiskSize
     content: Digest
-    """Content hash of the whole disk, as the cloud was given it."""
+    """Content hash of the whole disk, as the cloud was given it, or as it gave it."""
     source: Annotated[str, Field(max_length=64)] = ""
     """Content hash of the image itself, where the VM was off; equal to `content`, or the step fails."""
     bytes: Count
-    """Sent in this round."""
+    """Sent, or received, in this round."""
     seconds: Seconds
 
 

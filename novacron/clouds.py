@@ -1,9 +1,10 @@
-"""Clouds through the Python client: which there are, their sizes, and VMs that move there.
+"""Clouds through the Python client: which there are, their sizes, and VMs that move there and come home.
 
 async with NovaCron.connect() as nova:
     move = await Clouds(nova).move(CloudMoveRequest(vm="web", to="aws:eu-west-1", size="t3.medium"))
     async for standing in move.follow():
         print(standing.stage, standing.runs_on)
+    home = await Clouds(nova).bring(CloudBringRequest(vm="web", source="aws:eu-west-1", to="host-b"))
 """
 
 from __future__ import annotations
@@ -29,12 +30,14 @@ from temporalio.common import (
 from temporalio.service import RPCError, RPCStatusCode
 
 from models import ids, queues
+from models.cloud_bring import BringPlan, CloudBringOutcome, CloudBringRequest
 from models.cloud_move import (
     CloudMoveOutcome,
     CloudMoveRequest,
     CloudPlan,
     CloudsAnswer,
     CloudStanding,
+    CutOverRequest,
     TestCutOver,
 )
 from models.migration import Progress
@@ -42,6 +45,7 @@ from novacron import connection
 from novacron.client import NovaCron, check_name, initiator, our_errors
 from workflows import search_attributes as sa
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 
 _ASK = timedelta(seconds=10)
@@ -52,10 +56,10 @@ REST = ("kept", "done", "failed", "cancelled")
 """Stages in which nothing moves any more."""
 
 
-class CloudMove:
-    """One run of MoveToCloud, running or ended. It goes on without us."""
+class Steerable:
+    """One run of a move to a cloud or from one, running or ended. It goes on without us."""
 
-    def __init__(self, handle: WorkflowHandle[MoveToCloud, CloudMoveOutcome]) -> None:
+    def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
 
     @property
@@ -66,18 +70,19 @@ class CloudMove:
     def run_id(self) -> str | None:
         return self._handle.result_run_id or self._handle.run_id
 
-    async def result(self) -> CloudMoveOutcome:
-        """Wait for its end, which is when the source is not kept any more. Raises one of novacron.errors."""
+    async def wait(self) -> None:
+        """For its end, which is when the source is not kept any more. Raises one of novacron.errors."""
         with our_errors(self.id):
-            return CloudMoveOutcome.model_validate(await self._handle.result())
+            await self._handle.result()
 
     async def standing(self) -> CloudStanding:
         with our_errors(self.id):
-            return await self._handle.query(MoveToCloud.standing, rpc_timeout=_ASK)
+            return await self._query()
 
     async def progress(self) -> Progress:
         with our_errors(self.id):
-            return await self._handle.query(MoveToCloud.progress, rpc_timeout=_ASK)
+            told: Progress = await self._handle.query("progress", result_type=Progress, rpc_timeout=_ASK)
+            return told
 
     async def follow(self, every: float = 1.0) -> AsyncIterator[CloudStanding]:
         """Standings, until nothing moves any more or people have to say how to go on."""
@@ -96,10 +101,6 @@ class CloudMove:
     async def cut_over_now(self) -> str:
         """Refused when it is cut over already."""
         return await self._steer("cut_over_now")
-
-    async def test_cut_over(self, wish: TestCutOver) -> str:
-        """Boot an isolated copy of what is in the cloud, check it, terminate it; how that went."""
-        return await self._steer("test_cut_over", wish.model_dump(mode="json"), within=_TESTED_WITHIN)
 
     async def roll_back(self, reason: str = "") -> str:
         """Refused unless the source is kept."""
@@ -123,13 +124,39 @@ class CloudMove:
     async def _glance(self) -> CloudStanding | None:
         """None while no control worker answers."""
         try:
-            return await self._handle.query(MoveToCloud.standing, rpc_timeout=_ASK)
+            return await self._query()
         except (WorkflowQueryFailedError, WorkflowQueryRejectedError):
             return None
         except RPCError as error:
             if error.status not in (RPCStatusCode.UNAVAILABLE, RPCStatusCode.DEADLINE_EXCEEDED):
                 raise
             return None
+
+    async def _query(self) -> CloudStanding:
+        told: CloudStanding = await self._handle.query("standing", result_type=CloudStanding, rpc_timeout=_ASK)
+        return told
+
+
+class CloudMove(Steerable):
+    """One run of MoveToCloud."""
+
+    async def result(self) -> CloudMoveOutcome:
+        """Wait for its end, which is when the source is not kept any more. Raises one of novacron.errors."""
+        with our_errors(self.id):
+            return CloudMoveOutcome.model_validate(await self._handle.result())
+
+    async def test_cut_over(self, wish: TestCutOver) -> str:
+        """Boot an isolated copy of what is in the cloud, check it, terminate it; how that went."""
+        return await self._steer("test_cut_over", wish.model_dump(mode="json"), within=_TESTED_WITHIN)
+
+
+class CloudBringing(Steerable):
+    """One run of MoveFromCloud."""
+
+    async def result(self) -> CloudBringOutcome:
+        """Wait for its end, which is when the instance is not kept any more. Raises one of novacron.errors."""
+        with our_errors(self.id):
+            return CloudBringOutcome.model_validate(await self._handle.result())
 
 
 class Clouds:
@@ -157,25 +184,38 @@ class Clouds:
 
     async def move(self, wanted: CloudMoveRequest) -> CloudMove:
         """Start it. Raises AlreadyMoving while another operation works on the VM."""
+        return CloudMove(await self._start(MoveToCloud.run, wanted, f"{wanted.vm} to {wanted.to}"))
+
+    async def plan_bringing(self, wanted: CloudBringRequest) -> BringPlan:
+        """What a move from a cloud would do and meet. Raises AlreadyMoving while an operation works on the VM."""
+        outcome = await (await self.bring(wanted.model_copy(update={"dry_run": True}))).result()
+        assert outcome.plan is not None
+        return outcome.plan
+
+    async def bring(self, wanted: CloudBringRequest) -> CloudBringing:
+        """Bring an instance to a host. Raises AlreadyMoving while another operation works on the VM."""
+        what = f"{wanted.vm} from {wanted.source} to {wanted.to}"
+        return CloudBringing(await self._start(MoveFromCloud.run, wanted, what))
+
+    async def _start(self, run: Any, wanted: CutOverRequest, what: str) -> WorkflowHandle[Any, Any]:
         site, held = self._nova.site, ids.migrate_vm(self._nova.site, wanted.vm)
         with our_errors(wanted.vm):
             await connection.require_control_worker(self._nova.client, site, self._queue)
-            handle = await self._nova.client.start_workflow(
-                MoveToCloud.run,
+            return await self._nova.client.start_workflow(
+                run,
                 wanted.model_dump(mode="json", exclude_unset=True),
                 id=held,
                 task_queue=self._queue,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
                 id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                static_summary=f"{'plan of ' if wanted.dry_run else ''}{wanted.vm} to {wanted.to}",
+                static_summary=f"{'plan of ' if wanted.dry_run else ''}{what}",
                 search_attributes=TypedSearchAttributes(
                     [SearchAttributePair(sa.SITE, site), SearchAttributePair(sa.INITIATOR, initiator())]
                 ),
             )
-        return CloudMove(handle)
 
     def at(self, vm: str) -> CloudMove:
-        """The move of this VM, running or ended."""
+        """The move of this VM, running or ended: to a cloud, or (but for `result` and tests) from one."""
         check_name("vm", vm)
         held = ids.migrate_vm(self._nova.site, vm)
         return CloudMove(self._nova.client.get_workflow_handle_for(MoveToCloud.run, held))

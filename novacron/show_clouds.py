@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from models.cloud_bring import BringPlan
 from models.cloud_move import CloudPlan, CloudsAnswer, CloudSizes, CloudStanding
 from novacron import show
 from workflows import details
@@ -59,6 +60,16 @@ def plan(made: CloudPlan) -> None:
         click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
 
 
+def bring_plan(made: BringPlan) -> None:
+    how = "while it runs" if made.warm else "stopped first"
+    click.echo(f"{made.vm} from {made.place} to {made.host}, {how}:")
+    for number, step in enumerate(made.steps, 1):
+        click.echo(f"  {number}. {step}")
+    click.echo("how large its disks are, the cloud tells with the first snapshot")
+    for finding in made.findings:
+        click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
+
+
 def standing(seen: CloudStanding, already: set[str]) -> None:
     """What is new since the lines in `already`."""
     lines = [
@@ -73,6 +84,16 @@ def standing(seen: CloudStanding, already: set[str]) -> None:
         if line not in already:
             already.add(line)
             click.echo(line)
+
+
+def came_home(vm: str, seen: CloudStanding) -> None:
+    click.echo(f"{vm} runs on {seen.runs_on}; {details.size(seen.sent_bytes)} came")
+    if seen.source_kept_until:
+        until = seen.source_kept_until.strftime("%Y-%m-%d %H:%M UTC")
+        click.echo(
+            f"instance {seen.instance} is kept, stopped, until {until}: `novacron cloud roll-back {vm}`, "
+            f"`cloud let-go {vm}`"
+        )
 
 
 def arrived(vm: str, seen: CloudStanding) -> None:

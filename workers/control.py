@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.cloud import CloudActivities
+from activities.cloud_instances import CloudInstanceActivities
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
@@ -51,6 +52,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
     slots = SlotActivities(settings, client)
     leases = LeaseActivities(settings, client)
     clouds = CloudActivities(settings)
+    instances = CloudInstanceActivities(settings)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -81,6 +83,12 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             clouds.check_instance,
             clouds.end_instance,
             clouds.remove_cloud_things,
+            instances.find_instance,
+            instances.look_at_instance,
+            instances.snapshot_volume,
+            instances.stop_instance,
+            instances.start_instance,
+            instances.check_arrival,
             OpeningActivities().next_opening,
             TellActivities(client).tell_events,
         ],

@@ -14,6 +14,7 @@ from datetime import timedelta
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
+from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.context import ContextInterceptor
 from activities.fence import Fence
@@ -46,6 +47,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     fleet = FleetHostActivities(settings, fence)
     at_once = settings.slots + FOR_OTHERS
     clouds = CloudDiskActivities(settings, fence)
+    arrivals = CloudArrivalActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -87,6 +89,12 @@ def build(settings: HostSettings, client: Client) -> Worker:
             clouds.stop_source,
             clouds.start_source,
             clouds.settle_source,
+            arrivals.inspect_arrival,
+            arrivals.receive_disk,
+            arrivals.define_arrival,
+            arrivals.start_arrival,
+            arrivals.end_arrival,
+            arrivals.settle_arrival,
         ],
         activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
         max_concurrent_activities=at_once,

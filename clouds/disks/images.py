@@ -168,6 +168,11 @@ def drop_bitmaps(path: str | Path, prefix: str) -> None:
             _run("qemu-img", "bitmap", "--remove", "-f", "qcow2", str(path), str(bitmap["name"]))
 
 
+def qemu_img(*arguments: str) -> str:
+    """What qemu-img says. Raises BadDisk."""
+    return _run("qemu-img", *arguments)
+
+
 def _make(source: Path, source_format: DiskFormat, part: Path, target_format: DiskFormat) -> None:
     size = probe(source, source_format).size
     into = ("qemu-img", "convert", "-q", "-f", _QEMU[source_format])

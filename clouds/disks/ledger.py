@@ -1,9 +1,10 @@
-"""What a cloud was given of a disk: the SHA-256 of each block as it was last taken there, kept beside the image.
+"""What a cloud was given of a disk: the SHA-256 of each block as it was last taken there, kept beside the image. Of a
+disk that comes from a cloud: what the cloud gave.
 
 It turns a later look at the disk into the exact list of what differs, whether QEMU's bitmap survived or not; and once
 all differences are sent, it and the disk have one content hash, or something went wrong. 32 bytes for each 512 KiB.
 
-    one line of JSON: {"move": ..., "disk": ..., "size": ..., "token": ..., "sent": ...}
+    one line of JSON: {"move": ..., "disk": ..., "size": ..., "token": ..., "sent": ..., "toward": ...}
     SHA-256 of block 0, block 1, ...; 32 zero bytes for a block of zeros
 """
 
@@ -12,12 +13,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from clouds.disks.content import BLOCK, ContentHash, Reader, read_block, touched
+from clouds.disks.content import BLOCK, ContentHash, Disk, Reader, read_block, touched
 from clouds.errors import SourceChanged
 
 EMPTY = bytes(32)
@@ -35,6 +36,8 @@ class Ledger:
     """Of the step that brought it there: the step, done again, finds that it is done."""
     sent: int = 0
     """Bytes that step sent."""
+    toward: str = ""
+    """The cloud's disk whose changes are being written into the image, which lies between `disk` and it until then."""
     digests: dict[int, bytes] = field(default_factory=dict)
     """By block; zero ones are left out."""
 
@@ -51,6 +54,7 @@ class Ledger:
             told = json.loads(header)
             size, sent = int(told["size"]), int(told["sent"])
             disk, token, of = str(told["disk"]), str(told["token"]), str(told["move"])
+            toward = str(told.get("toward", ""))
         except (ValueError, KeyError, TypeError):
             raise _lost(path, "is damaged") from None
         if of != move:
@@ -58,13 +62,15 @@ class Ledger:
         if len(body) != 32 * -(-size // BLOCK):
             raise _lost(path, "is damaged")
         held = {index: body[at : at + 32] for index, at in enumerate(range(0, len(body), 32))}
-        return cls(size, disk, token, sent, {index: digest for index, digest in held.items() if digest != EMPTY})
+        digests = {index: digest for index, digest in held.items() if digest != EMPTY}
+        return cls(size, disk, token, sent, toward, digests)
 
     def write(self, path: Path, move: str) -> None:
         """On disk, whole, when it returns."""
         fresh = path.with_name(f"{path.name}.new")
         with fresh.open("wb") as out:
             header = {"move": move, "disk": self.disk, "size": self.size, "token": self.token, "sent": self.sent}
+            header |= {"toward": self.toward} if self.toward else {}
             out.write(json.dumps(header).encode() + b"\n")
             for index in range(-(-self.size // BLOCK)):
                 out.write(self.digests.get(index, EMPTY))
@@ -136,6 +142,42 @@ class Recorded:
 
     def data(self) -> Iterable[tuple[int, int]]:
         return self._source.data()
+
+
+class Noted:
+    """A Disk whose blocks are noted in a ledger as they are written, or read back: what came is what is noted."""
+
+    def __init__(self, target: Disk, ledger: Ledger, beat: Callable[[], None] = lambda: None) -> None:
+        """`beat` is called for each block, and may raise."""
+        self.size = target.size
+        self._target = target
+        self._ledger = ledger
+        self._beat = beat
+
+    def write(self, offset: int, data: bytes) -> None:
+        self._beat()
+        self._ledger.take(self._index(offset, len(data)), data)
+        self._target.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        self._beat()
+        self._ledger.take(self._index(offset, length), b"")
+        self._target.zero(offset, length)
+
+    def read(self, offset: int, length: int) -> bytes:
+        self._beat()
+        data = self._target.read(offset, length)
+        self._ledger.take(self._index(offset, length), data)
+        return data
+
+    def flush(self) -> None:
+        self._target.flush()
+
+    def _index(self, offset: int, length: int) -> int:
+        """Of the one block that adapters write and read at a time."""
+        if offset % BLOCK or length != min(BLOCK, self.size - offset):
+            raise ValueError(f"{offset}+{length} of a disk of {self.size} bytes are not one block")
+        return offset // BLOCK
 
 
 def _lost(path: Path, why: str) -> SourceChanged:

@@ -1,4 +1,4 @@
-"""cloud: which clouds there are, their sizes, and VMs that move there."""
+"""cloud: which clouds there are, their sizes, and VMs that move there and come home."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from models.cloud_bring import BringPlan, CloudBringRequest
 from models.cloud_move import CloudMoveRequest, CloudPlan, CloudsAnswer, CloudStanding, TestCutOver
 from novacron import show, show_clouds
 from novacron.client import NovaCron, check_name
-from novacron.clouds import CloudMove, Clouds
+from novacron.clouds import CloudMove, Clouds, Steerable
 from novacron.commands.base import Commands, Face, as_json
 from novacron.errors import Cancelled, InvalidInput, MigrationFailed, Refused
 from workflows.request import complaints
 
+_BRING_EXAMPLE = '{"vm": "web", "source": "aws:eu-west-1", "to": "host-b"}'
 _TEST_EXAMPLE = '{"network": {"subnet": "subnet-1", "security_groups": ["sg-1"]}}'
 _EXAMPLE = '{"vm": "web", "to": "aws:eu-west-1", "size": "t3.medium"}'
 
 
 @click.group(cls=Commands)
 def cloud() -> None:
-    """Clouds that VMs can move to."""
+    """Clouds that VMs can move to, and come home from."""
 
 
 @cloud.command("list")
@@ -131,10 +133,85 @@ def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json:
         show.json_line(seen.model_dump(mode="json"))
     elif seen.stage in ("kept", "done"):
         show_clouds.arrived(vm, seen)
-    if seen.why and not as_json:
-        raise MigrationFailed(seen.why, "The move waits: `novacron cloud cut-over` or `cloud cancel`.")
-    if seen.why:
-        click.get_current_context().exit(MigrationFailed.exit_code)
+    _waits(seen, as_json)
+
+
+@cloud.command()
+@click.argument("vm")
+@click.option("--from", "source", required=True, metavar="PLACE", help="Cloud and region, such as aws:eu-west-1.")
+@click.option("--to", required=True, metavar="HOST", help="Host that gets VM.")
+@click.option("--instance", default="", metavar="ID", help="Default: the one instance there of the name VM.")
+@click.option("--folder", default="/var/lib/libvirt/images", show_default=True, help="Where the images go on the host.")
+@click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Of a host without a definition of VM.")
+@click.option("--vcpus", type=int, metavar="NUMBER", help="Likewise. Default of both: the instance's size.")
+@click.option("--firmware", type=click.Choice(["bios", "uefi"]), default="bios", show_default=True, help="Likewise.")
+@click.option("--network", metavar="NAME", help="Likewise: libvirt's network. Default: no network interface.")
+@click.option("--bridge", metavar="NAME", help="Likewise, instead of a network.")
+@click.option("--autostart", is_flag=True, help="libvirt starts VM with its host from then on.")
+@click.option(
+    "--mode",
+    type=click.Choice(["auto", "cold", "warm"]),
+    default="auto",
+    show_default=True,
+    help="warm: brought while it runs, in rounds. cold: stopped first; one copy. auto: warm where it can be.",
+)
+@click.option(
+    "--downtime", type=float, default=120, show_default=True, metavar="SECONDS", help="Goal for the cut-over."
+)
+@click.option("--rounds", type=int, default=10, show_default=True, help="The most rounds before the cut-over.")
+@click.option(
+    "--cut-over",
+    type=click.Choice(["now", "manual"]),
+    default="now",
+    show_default=True,
+    help="As of `cloud move`. A time or windows: by JSON, docs/workflows/move-from-cloud.md.",
+)
+@click.option(
+    "--stop-within",
+    type=float,
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="For the guest to shut down on the host when it is rolled back; then its power is cut.",
+)
+@click.option(
+    "--keep-source-for",
+    type=float,
+    default=86400,
+    show_default=True,
+    metavar="SECONDS",
+    help="Keep the instance, stopped, to roll back to.",
+)
+@click.option(
+    "--then",
+    type=click.Choice(["keep", "remove"]),
+    default="keep",
+    show_default=True,
+    help="What becomes of the instance after that; remove: it is terminated.",
+)
+@click.option("--dry-run", is_flag=True, help="Show steps and blockers; start nothing.")
+@click.option("--detach", is_flag=True, help="Start it and return at once.")
+@as_json
+@click.pass_obj
+def bring(face: Face, /, vm: str, detach: bool, as_json: bool, **wishes: Any) -> None:
+    """Bring VM from a cloud to a host. Returns when it runs there (the instance is kept, stopped), or has failed.
+
+    Exits and waits as `cloud move` does; status, cut-over, cancel, roll-back and let-go are the same commands.
+    """
+    wanted = _bring_request(vm, wishes)
+    if wanted.dry_run:
+        _plan_bringing(face, wanted, as_json)
+        return
+
+    async def work(nova: NovaCron) -> CloudStanding:
+        return await _watched(await Clouds(nova).bring(wanted), detach, as_json)
+
+    seen = face.run(work)
+    if as_json:
+        show.json_line(seen.model_dump(mode="json"))
+    elif seen.stage in ("kept", "done"):
+        show_clouds.came_home(vm, seen)
+    _waits(seen, as_json)
 
 
 @cloud.command()
@@ -217,6 +294,23 @@ def _request(vm: str, groups: tuple[str, ...], wishes: dict[str, Any]) -> CloudM
         raise InvalidInput(complaints(error, CloudMoveRequest, _EXAMPLE)) from None
 
 
+def _bring_request(vm: str, wishes: dict[str, Any]) -> CloudBringRequest:
+    names = ("memory_mib", "vcpus", "firmware", "network", "bridge")
+    hardware = {name: wishes.pop(name) for name in names}
+    try:
+        return CloudBringRequest.model_validate({"vm": vm, "hardware": hardware, **wishes})
+    except ValidationError as error:
+        raise InvalidInput(complaints(error, CloudBringRequest, _BRING_EXAMPLE)) from None
+
+
+def _waits(seen: CloudStanding, as_json: bool) -> None:
+    """A cut-over failed and was undone: people say how to go on."""
+    if seen.why and not as_json:
+        raise MigrationFailed(seen.why, "The move waits: `novacron cloud cut-over` or `cloud cancel`.")
+    if seen.why:
+        click.get_current_context().exit(MigrationFailed.exit_code)
+
+
 async def _list(nova: NovaCron, place: str | None) -> CloudsAnswer:
     return await Clouds(nova).list(place)
 
@@ -234,7 +328,20 @@ def _plan(face: Face, wanted: CloudMoveRequest, as_json: bool) -> None:
         click.get_current_context().exit(Refused.exit_code)
 
 
-async def _watched(move: CloudMove, detach: bool, as_json: bool) -> CloudStanding:
+def _plan_bringing(face: Face, wanted: CloudBringRequest, as_json: bool) -> None:
+    async def work(nova: NovaCron) -> BringPlan:
+        return await Clouds(nova).plan_bringing(wanted)
+
+    made = face.run(work)
+    if as_json:
+        show.json_line(made.model_dump(mode="json"))
+    else:
+        show_clouds.bring_plan(made)
+    if not made.ok:
+        click.get_current_context().exit(Refused.exit_code)
+
+
+async def _watched(move: Steerable, detach: bool, as_json: bool) -> CloudStanding:
     """Until it rests. Raises how it failed."""
     if detach:
         return await move.standing()
@@ -245,7 +352,7 @@ async def _watched(move: CloudMove, detach: bool, as_json: bool) -> CloudStandin
         if seen.stage == "waiting" and not seen.why:
             return seen
     if seen.stage not in ("kept", "done") and not seen.why:
-        await move.result()
+        await move.wait()
         raise Cancelled(f"{move.id} has ended while it was {seen.stage}")
     return seen
 

@@ -14,9 +14,11 @@ from models.host import DiskReport
 from models.lease import Lease
 from models.migration import OpenPath, VmRef
 from models.slots import HostSlots, SlotLimits
+from tests.workflow.fake_bring import INSTANCE
 from tests.workflow.fake_cloud import PLACE
 from tests.workflow.fake_site import UUID, VM, FakeSite, Step, outcome, reached, vm
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
 from workflows.fleet.evacuate_host import EvacuateHost
@@ -159,6 +161,35 @@ async def cut_over_undone_and_tried_again(site: FakeSite) -> Run:
 
 _TO_A_CLOUD = {"vm": VM, "to": PLACE, "size": "t3.micro"}
 
+
+async def came_from_a_cloud(site: FakeSite) -> Run:
+    _in_the_cloud(site)
+    site.destination.arrivals.changes = [4 << 20, 1 << 20]
+    return await _start(site, MoveFromCloud, site.id, {**_FROM_A_CLOUD, "then": "remove"})
+
+
+async def landing_undone_and_tried_again(site: FakeSite) -> Run:
+    _in_the_cloud(site)
+    site.at(
+        site.destination, "start_arrival", error=ApplicationError("no", type="Refused", non_retryable=True), times=1
+    )
+    move = await _start(site, MoveFromCloud, site.id, _FROM_A_CLOUD)
+    async with asyncio.timeout(40):
+        while "was undone" not in (await move.query(MoveFromCloud.standing)).why:
+            await asyncio.sleep(0.05)
+    await move.execute_update(MoveFromCloud.cut_over_now)
+    return move
+
+
+def _in_the_cloud(site: FakeSite) -> None:
+    """Its VM runs as an instance."""
+    site.source.vms[VM] = vm("shutoff")
+    site.cloud.instances[INSTANCE] = ("a-token-of-then", "running", 7)
+    _record(site, "cloud.aws.eu-west-1")
+
+
+_FROM_A_CLOUD = {"vm": VM, "source": PLACE, "to": "host-b"}
+
 SCENARIOS = (
     inventory,
     planned_move,
@@ -177,6 +208,8 @@ SCENARIOS = (
     clouds_listed,
     moved_to_a_cloud,
     cut_over_undone_and_tried_again,
+    came_from_a_cloud,
+    landing_undone_and_tried_again,
 )
 
 

@@ -59,6 +59,8 @@ class CloudState:
     """Of one site's cloud."""
 
     warm: bool = True
+    export: bool = True
+    """Its disks can be read."""
     sizes: tuple[Size, ...] = (SMALL,)
     quotas: tuple[Quota, ...] = ()
     disks: dict[str, int] = field(default_factory=dict)
@@ -254,7 +256,8 @@ class FakeCloud:
     @activity.defn(name="novacron.end_instance")
     async def end_instance(self, order: EndInstance) -> InstanceEnded:
         await self._enter("end_instance")
-        mine = [id for id, (token, _, _) in self._cloud.instances.items() if token == order.token]
+        found = self._cloud.instances.items()
+        mine = [id for id, (token, _, _) in found if token == order.token or id == order.instance]
         for each in mine:
             token, _, holds = self._cloud.instances[each]
             self._cloud.instances[each] = (token, "terminated" if order.terminate else "stopped", holds)

@@ -74,6 +74,7 @@ from models.migration import (
 from models.shares import Capacities
 from models.slots import SlotLimits
 from models.steering import SteerMove
+from tests.workflow.fake_bring import FakeArrivals, FakeInstances
 from tests.workflow.fake_cloud import CloudState, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
@@ -170,6 +171,9 @@ class FakeHost:
         self.cloud = FakeCloudDisks(self)
         self.cloud_work: object = self.cloud
         """What sends this host's disks to a cloud."""
+        self.arrivals = FakeArrivals(self)
+        self.arrival_work: object = self.arrivals
+        """What brings disks from a cloud to this host."""
         self.cancel_too_late = False
         self.reconciled = True
         self.tokens: dict[str, int] = {}
@@ -368,6 +372,8 @@ class FakeSite:
         self.cloud_steps: dict[str, Step] = {}
         self.cloud_work: object = FakeCloud(self)
         """What does a control worker's work in clouds."""
+        self.instance_work: object = FakeInstances(self)
+        """And on instances that come home."""
 
     @property
     def id(self) -> str:
@@ -457,6 +463,7 @@ class FakeSite:
                         *activities_of(leases),
                         *activities_of(FakeTell(self)),
                         *activities_of(self.cloud_work),
+                        *activities_of(self.instance_work),
                         OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
@@ -495,6 +502,7 @@ class FakeSite:
                 *activities_of(host),
                 *activities_of(host.planning),
                 *activities_of(host.cloud_work),
+                *activities_of(host.arrival_work),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),
                 *activities_of(FakeSwitch(host)),

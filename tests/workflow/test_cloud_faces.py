@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from temporalio.testing import WorkflowEnvironment
 
+from models.cloud_bring import CloudBringRequest
 from models.cloud_move import CloudMoveRequest
 from novacron import AlreadyMoving, NovaCron
 from novacron.clouds import Clouds
 from novacron.errors import NotFound, Refused
+from tests.workflow.fake_bring import INSTANCE
 from tests.workflow.fake_cloud import PLACE
-from tests.workflow.fake_site import VM, FakeSite
+from tests.workflow.fake_site import VM, FakeSite, vm
 
 pytestmark = pytest.mark.temporal
 
@@ -69,3 +72,22 @@ async def test_a_move_that_never_was_is_not_found(site: FakeSite) -> None:
     async with site.working():
         with pytest.raises(NotFound):
             await clouds(site).at("nobody").cut_over_now()
+
+
+async def test_a_vm_is_brought_home_and_steered_by_its_name_alone(
+    site: FakeSite, temporal: WorkflowEnvironment
+) -> None:
+    site.source.vms[VM] = vm("shutoff")
+    site.cloud.instances[INSTANCE] = ("a-token-of-then", "running", 7)
+    wish = CloudBringRequest(vm=VM, source=PLACE, to="host-b")
+    async with site.working():
+        plan = await clouds(site).plan_bringing(wish)
+        assert (plan.ok, plan.warm, plan.instance) == (True, True, INSTANCE)
+        with temporal.with_time_skipping_disabled():
+            move = await clouds(site).bring(wish)
+        async with asyncio.timeout(40):
+            seen = [each async for each in move.follow(every=0.05)][-1]
+        assert (seen.stage, seen.runs_on, seen.instance) == ("kept", "host-b", INSTANCE)
+        assert "stopped on its host" in await clouds(site).at(VM).roll_back("slow")
+        assert (await move.result()).rolled_back
+    assert site.cloud.two_copies == []

@@ -10,7 +10,9 @@ from temporalio import activity
 from temporalio.testing import WorkflowEnvironment
 
 from activities.cloud import CloudActivities
+from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_instances import CloudInstanceActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.fleet import FleetHostActivities
@@ -22,6 +24,7 @@ from activities.switching import SwitchActivities
 from activities.telling import TellActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
+from tests.workflow.fake_bring import FakeArrivals, FakeInstances
 from tests.workflow.fake_cloud import FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
@@ -45,6 +48,8 @@ PAIRS = [
     (FakeFleetHost, FleetHostActivities),
     (FakeCloudDisks, CloudDiskActivities),
     (FakeCloud, CloudActivities),
+    (FakeArrivals, CloudArrivalActivities),
+    (FakeInstances, CloudInstanceActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]
@@ -56,6 +61,7 @@ OF_A_HOST = (
     SwitchActivities,
     FleetHostActivities,
     CloudDiskActivities,
+    CloudArrivalActivities,
 )
 
 

@@ -50,7 +50,7 @@ _call = workflow.execute_activity_method
 _WAIT = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
 
 
-def _config(
+def bounded(
     within: float, attempts: int = 0, heartbeat: float | None = None, start: float | None = None
 ) -> ActivityConfig:
     """`within` seconds for all attempts together; `start`: a host that does not pick it up by then is dead."""
@@ -72,25 +72,25 @@ def _config(
     return config
 
 
-COPY = _config(30 * 86400, heartbeat=20)
+COPY = bounded(30 * 86400, heartbeat=20)
 """A disk while the VM runs: patience is free. A worker that dies costs the heartbeat's time."""
-ROUND = _config(15 * 60, attempts=10)
-SETTLE = _config(15 * 60)
+ROUND = bounded(15 * 60, attempts=10)
+SETTLE = bounded(15 * 60)
 """Clean-up, through a short outage."""
-ASK = _config(300, attempts=5, heartbeat=20)
+ASK = bounded(300, attempts=5, heartbeat=20)
 """A question to a cloud."""
-UNDO = _config(6 * 3600, heartbeat=20)
+UNDO = bounded(6 * 3600, heartbeat=20)
 """Ending an instance and starting its source again: nothing else gives the VM back, so it is tried for long."""
 
 
 def last_copy(downtime: float) -> ActivityConfig:
     """A disk while the VM is off: an hour, or ten times what it may be away; then it is undone."""
-    return _config(max(3600.0, 10 * downtime), heartbeat=20)
+    return bounded(max(3600.0, 10 * downtime), heartbeat=20)
 
 
 def cold_copy() -> ActivityConfig:
     """All of a disk while the VM is off, as was asked for."""
-    return _config(7 * 86400, heartbeat=20)
+    return bounded(7 * 86400, heartbeat=20)
 
 
 class SourceHost:
@@ -116,7 +116,7 @@ class SourceHost:
         return await _call(CloudDiskActivities.send_disk, order, **self._to(deadline, what))
 
     async def stop(self, order: StopSource) -> SourceStopped:
-        config = self._to(_config(order.within + 300, attempts=10, heartbeat=15), f"shut {order.vm.vm} down for good")
+        config = self._to(bounded(order.within + 300, attempts=10, heartbeat=15), f"shut {order.vm.vm} down for good")
         return await _call(CloudDiskActivities.stop_source, order, **config)
 
     async def start(self, order: StartSource) -> VmSighting:
@@ -149,16 +149,16 @@ class CloudSite:
         return await _call(CloudActivities.place_report, query, **self._to(ASK, f"sizes, quotas and prices for {size}"))
 
     async def make_image(self, order: MakeImage) -> CloudImage:
-        config = self._to(_config(3600, attempts=10, heartbeat=20), f"image {order.name}")
+        config = self._to(bounded(3600, attempts=10, heartbeat=20), f"image {order.name}")
         return await _call(CloudActivities.make_cloud_image, order, **config)
 
     async def run(self, order: RunInstance) -> Instance:
-        config = self._to(_config(900, attempts=10, heartbeat=20), f"run {order.name} as {order.size}")
+        config = self._to(bounded(900, attempts=10, heartbeat=20), f"run {order.name} as {order.size}")
         return await _call(CloudActivities.run_instance, order, **config)
 
     async def check(self, instance: str, verify: Probe | None) -> InstanceChecked:
         order = CheckInstance(place=self._place, instance=instance, verify=verify)
-        config = self._to(_config(3600 + 1800, attempts=10, heartbeat=20), f"does {instance} run, and answer?")
+        config = self._to(bounded(3600 + 1800, attempts=10, heartbeat=20), f"does {instance} run, and answer?")
         return await _call(CloudActivities.check_instance, order, **config)
 
     async def end(self, token: str, instance: str, *, terminate: bool) -> InstanceEnded:
@@ -169,7 +169,7 @@ class CloudSite:
     async def remove(self, image: str, disks: Sequence[str]) -> Removed:
         order = RemoveThings(place=self._place, image=image, disks=tuple(disks))
         what = f"remove {f'image {image} and ' if image else ''}{len(order.disks)} disks"
-        config = self._to(_config(3600, heartbeat=20), what)
+        config = self._to(bounded(3600, heartbeat=20), what)
         return await _call(CloudActivities.remove_cloud_things, order, **config)
 
     def _to(self, deadline: ActivityConfig, what: str) -> ActivityConfig:

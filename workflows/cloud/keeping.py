@@ -12,11 +12,11 @@ from temporalio.exceptions import ActivityError
 from models.cloud_move import StartSource, owner_of
 from workflows import errors
 from workflows.calls.site import Host
-from workflows.cloud.readiness import Readiness
+from workflows.cloud.trials import Trials
 from workflows.move.ownership import Ownership
 
 
-class Keeping(Readiness):
+class Keeping(Trials):
     """Base of MoveToCloud, which sets these."""
 
     _source: str

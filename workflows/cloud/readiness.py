@@ -1,42 +1,53 @@
-"""Until a move may cut over: rounds that make the last one short, the wait for the moment that was asked for with a
-copy that is kept fresh, and tests with isolated copies meanwhile."""
+"""Until a move may cut over: rounds that make the last one short, and the wait for the moment that was asked for with
+a copy that is kept fresh."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, Protocol
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
 
 from models import failures
 from workflows import errors
-from workflows.calls.cloud import CloudSite, SourceHost
 from workflows.calls.site import Control
 from workflows.cloud import rounds
-from workflows.cloud.crossing import Crossing
 from workflows.cloud.steered import Steered
-from workflows.lasting import to_the_end
+
+
+class Remover(Protocol):
+    """A cloud, as far as it removes what is of no more use."""
+
+    async def remove(self, image: str, disks: Sequence[str]) -> Any: ...
 
 
 class Readiness(Steered):
-    """Base of MoveToCloud, which sets these."""
+    """Base of MoveToCloud and MoveFromCloud, which set these."""
 
     _site: str
-    _host: SourceHost
-    _cloud: CloudSite
+    _cloud: Remover
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._tests = 0
+    def _beside(self) -> bool:
+        """People want something else while the move waits."""
+        return False
+
+    async def _do_beside(self) -> None:
+        """Do that."""
+
+    def _fixed(self) -> float:
+        """Seconds of downtime that have nothing to do with how much is copied."""
+        return rounds.START_SECONDS
 
     async def _converge(self) -> None:
         """Rounds, until one more would not help."""
-        assert self._copy is not None
+        copy = self._copied()
+        assert copy is not None
         while not self._cut_now:
-            held = self._copy.held
-            step = rounds.decide(self._copy.rounds, self._wanted.downtime, self._wanted.rounds, held)
-            self._copy.decided(step.reason)
+            wanted = self._wanted
+            step = rounds.decide(copy.rounds, wanted.downtime, wanted.rounds, copy.held, self._fixed())
+            copy.decided(step.reason)
             self._chronicle.remark(step.reason)
             if step.action == "cut over":
                 if not step.within:
@@ -45,14 +56,15 @@ class Readiness(Steered):
             await self._round()
 
     async def _round(self) -> None:
-        assert self._copy is not None
+        copy = self._copied()
+        assert copy is not None
         self._obey()
-        before = list(self._copy.made)
-        await self._copy.round(self._obey)
-        now = {disk.disk for disk in self._copy.disks}
+        before = list(copy.made)
+        await copy.round(self._obey)
+        now = {disk.disk for disk in copy.disks}
         if old := [disk for disk in before if disk not in now]:
             await self._try("older snapshots are left", self._cloud.remove, "", old)
-            self._copy.made = [disk for disk in self._copy.made if disk not in old]
+            copy.made = [disk for disk in copy.made if disk not in old]
 
     async def _until_due(self, warm: bool) -> None:
         """Returns when to cut over. Meanwhile the copy is kept fresh, and tested when people want that."""
@@ -71,13 +83,13 @@ class Readiness(Steered):
             wait = min(wanted.refresh_every, due - workflow.time(), ends - workflow.time())
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._cut_now or self._test is not None,
+                    lambda: self._cut_now or self._beside(),
                     timeout=timedelta(seconds=wait),
                     timeout_summary="before the next round",
                 )
             self._obey()
-            if self._test is not None:
-                await self._run_test()
+            if self._beside():
+                await self._do_beside()
             elif warm and not self._cut_now:
                 await self._round()
         self._cut_now = False
@@ -93,22 +105,3 @@ class Readiness(Steered):
         if wanted.cut_over == "at" and wanted.cut_over_at is not None:
             return wanted.cut_over_at.timestamp()
         return (await Control(self._site).opening(wanted.windows, workflow.now())).timestamp()
-
-    async def _run_test(self) -> None:
-        assert self._test is not None
-        assert self._copy is not None
-        wish, self._tests = self._test, self._tests + 1
-        self._enter("testing", "booting an isolated copy; the VM runs on at its source")
-        trial = Crossing(self._wanted, self._host, self._cloud, self._copy, f"test-{self._tests}")
-        try:
-            said = await trial.start(wish.network, wish.verify, f"{self._wanted.vm}-test", self._obey)
-            told = f"the test went well: {said}"
-        except ActivityError as error:
-            told = f"the test failed: {errors.explain(error)[1]}"
-        except ApplicationError as error:
-            told = f"the test failed: {error.message}"
-        finally:
-            await to_the_end(trial.drop_test(), on_cancel=lambda: None)
-        self._chronicle.note(told)
-        self._test, self._tested, self._cut_now = None, told, self._cut_now
-        self._enter("waiting", told)

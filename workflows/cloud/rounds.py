@@ -16,6 +16,8 @@ from workflows import details
 
 START_SECONDS = 45.0
 """To stop the guest, make an image and run it: a guess, until somebody measures it in a real account."""
+STOP_SECONDS = 75.0
+"""To stop an instance, and to start the VM on a host: a guess likewise."""
 COMPARE_RATE = 200 << 20
 """Bytes a second at which a disk that is off is compared with its ledger; slow disks make slower."""
 GAIN = 0.9
@@ -44,15 +46,15 @@ class Next:
     """That is within the goal."""
 
 
-def expected(rounds: Sequence[Round], held: int) -> float:
-    """Downtime in seconds, cut over right after these rounds; `held`: bytes of the images."""
-    fixed = START_SECONDS + held / COMPARE_RATE
-    return fixed + (_last(rounds) if rounds else 0.0)
+def expected(rounds: Sequence[Round], held: int, fixed: float = START_SECONDS) -> float:
+    """Downtime in seconds, cut over right after these rounds; `held`: bytes of the images, `fixed`: seconds that have
+    nothing to do with either."""
+    return fixed + held / COMPARE_RATE + (_last(rounds) if rounds else 0.0)
 
 
-def decide(rounds: Sequence[Round], goal: float, most: int, held: int) -> Next:
+def decide(rounds: Sequence[Round], goal: float, most: int, held: int, fixed: float = START_SECONDS) -> Next:
     """After at least one round. `goal`: seconds of downtime; `most`: rounds, the first copy not counted."""
-    now = expected(rounds, held)
+    now = expected(rounds, held, fixed)
     told = f"expected downtime {details.duration(now)}, goal {details.duration(goal)}"
     if len(rounds) > 1 and now <= goal:
         return Next("cut over", f"{told}: within reach", now, True)

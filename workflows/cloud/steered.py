@@ -1,24 +1,23 @@
-"""The updates and queries of a move to a cloud. Each update is answered, or refused with what holds instead."""
+"""The updates and queries of a move to a cloud, or from one. Each update is answered, or refused with what holds
+instead."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from models import failures
-from models.cloud_move import CloudMoveRequest, CloudStanding, Stage, TestCutOver
+from models.cloud_move import CloudStanding, CutOverRequest, DiskSent, RoundReport, Stage
 from models.migration import Phase, Progress
-from workflows import errors, request
-from workflows.cloud.copying import Copying
-from workflows.cloud.crossing import Crossing
+from workflows import errors
+from workflows.cloud.rounds import Round
 from workflows.move.chronicle import Chronicle
 
-_TEST_EXAMPLE = '{"network": {"subnet": "subnet-1", "security_groups": ["sg-1"]}}'
 _OPEN: tuple[Stage, ...] = ("planning", "copying", "waiting", "testing", "cutting over")
 _PHASES: dict[Stage, Phase] = {
     "planning": "checking",
@@ -34,22 +33,36 @@ _PHASES: dict[Stage, Phase] = {
 """How each stage shows in the search attribute that all operations share."""
 
 
-class Steered:
-    """Base of MoveToCloud, which sets these."""
+class Copy(Protocol):
+    """The disks on their way, in either direction."""
 
-    _wanted: CloudMoveRequest
+    rounds: list[Round]
+    reports: list[RoundReport]
+    made: list[str]
+
+    @property
+    def disks(self) -> tuple[DiskSent, ...]: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def sent_bytes(self) -> int: ...
+    async def round(self, obey: Callable[[], None]) -> None: ...
+    def decided(self, reason: str) -> None: ...
+
+
+class Steered:
+    """Base of MoveToCloud and MoveFromCloud, which set these."""
+
+    _wanted: CutOverRequest
+    _moved = "the VM runs in the cloud already: roll_back takes it home"
+    _gives_up = "the instance is stopped"
 
     def __init__(self) -> None:
         self._chronicle = Chronicle()
         self._task: asyncio.Task[Any] | None = None
         self._stage: Stage = "planning"
-        self._copy: Copying | None = None
-        self._crossing: Crossing | None = None
-        """The attempt that went well, or is under way."""
         self._stop: str | None = None
         self._cut_now = False
-        self._test: TestCutOver | None = None
-        self._tested = ""
         self._give_back: str | None = None
         self._let = False
         self._why = ""
@@ -77,20 +90,32 @@ class Steered:
         if self._stop is not None or workflow.cancellation_reason() is not None:
             raise asyncio.CancelledError
 
+    def _goes_to(self) -> str:
+        """Where the VM runs after the move: a place, or a host."""
+        raise NotImplementedError
+
+    def _copied(self) -> Copy | None:
+        """None before the VM's disks are known."""
+        raise NotImplementedError
+
+    def _instance_id(self) -> str:
+        """In the cloud; empty: none is known."""
+        raise NotImplementedError
+
     @workflow.query(description="How far it is: phase, and what goes on right now")
     def progress(self) -> Progress:
         return self._chronicle.progress
 
     @workflow.query(description="Rounds, disks in the cloud, instance, where the VM runs, how long the source is kept")
     def standing(self) -> CloudStanding:
-        copy = self._copy
+        copy = self._copied()
         return CloudStanding(
             stage=self._stage,
             runs_on=self._runs_on,
             rounds=tuple(copy.reports) if copy else (),
             sent_bytes=copy.sent_bytes if copy else 0,
             disks=copy.disks if copy else (),
-            instance=self._crossing.instance if self._crossing else "",
+            instance=self._instance_id(),
             why=self._why[:4000],
             source_kept_until=self._kept_until,
             notes=tuple(self._chronicle.notes),
@@ -105,13 +130,13 @@ class Steered:
 
     @cancel.validator
     def _still_open(self, reason: str = "") -> None:
-        if self._stage not in _OPEN or self._runs_on == self._wanted.to:
-            raise self._refused("cancel", "the VM runs in the cloud already: roll_back takes it home")
+        if self._stage not in _OPEN or self._runs_on == self._goes_to():
+            raise self._refused("cancel", self._moved)
 
     @workflow.update(description="Cut over as soon as one more round is across, whatever was waited for")
     def cut_over_now(self) -> str:
         self._cut_now = True
-        return f"{self._wanted.vm} is cut over to {self._wanted.to} after one more round"
+        return f"{self._wanted.vm} is cut over to {self._goes_to()} after one more round"
 
     @cut_over_now.validator
     def _can_cut(self) -> None:
@@ -119,29 +144,12 @@ class Steered:
             raise self._refused("cut_over_now", f"the move is {self._stage}")
 
     @workflow.update(
-        description="Boot an isolated copy of what is in the cloud, check it and terminate it; the VM runs on at its "
-        "source. Argument: an object with network (subnet and security_groups) and, if wanted, verify"
-    )
-    async def test_cut_over(self, raw: dict[str, Any]) -> str:
-        self._test, self._tested = request.read_as(TestCutOver, raw, _TEST_EXAMPLE), ""
-        await workflow.wait_condition(lambda: self._tested != "" or self._stage not in ("waiting", "testing"))
-        return self._tested or f"not tested: the move is {self._stage}"
-
-    @test_cut_over.validator
-    def _can_test(self, raw: dict[str, Any]) -> None:
-        request.read_as(TestCutOver, raw, _TEST_EXAMPLE)
-        if self._stage != "waiting" or self._copy is None or not self._copy.disks:
-            raise self._refused(
-                "test_cut_over", f"the move is {self._stage}; a test needs one that waits (cut_over manual, at, window)"
-            )
-
-    @workflow.update(
-        description="Stop the instance and let the VM run at its source again, as it was at the cut-over: what the "
-        "instance wrote since stays on its stopped disks. Argument: the reason, as text"
+        description="Stop the VM where it runs and let it run at its source again, as it was at the cut-over: what was "
+        "written since stays on the disks that are stopped. Argument: the reason, as text"
     )
     def roll_back(self, reason: str = "") -> str:
         self._give_back = reason or "no reason given"
-        return f"rolling back: the instance is stopped, then {self._wanted.vm} runs at its source again"
+        return f"rolling back: {self._gives_up}, then {self._wanted.vm} runs at its source again"
 
     @roll_back.validator
     def _is_kept(self, reason: str = "") -> None:

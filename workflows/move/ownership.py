@@ -57,6 +57,23 @@ class Ownership:
         source.owner = destination.owner = ref
         return ref
 
+    async def take_from(self, site: str, ref: VmRef, owner: str, above: int) -> VmRef:
+        """The VM under a new token, which runs in a cloud: `owner` says which. No host has a live copy, by their own
+        answers, so a record that names one is corrected. Raises Ambiguous when it names another cloud."""
+        self._site = site
+        self._lease = lease = await Leases(site).take(wish(site, ref, owner, above))
+        if lease.host != owner:
+            if lease.host.startswith(OWNER_PREFIX):
+                raise errors.final(
+                    failures.AMBIGUOUS,
+                    f"{ref.vm}: its owner record names {lease.host}, and not {owner}: it may run there too. Nothing "
+                    f"was started. Bring it from there, or see that no instance of it runs there",
+                )
+            self._lease = await Leases(site).hand_over(holding(lease, owner))
+            self._chronicle.note(f"the owner record named {lease.host}, which does not run {ref.vm}: now {owner}")
+        self._keeping = asyncio.create_task(self._keep())
+        return ref.model_copy(update={"token": self._lease.token})
+
     async def retake(self, site: str, ref: VmRef, above: int, *hosts: Host) -> VmRef:
         """The VM under a new token, wherever its record says it is: for an operation that gives it back."""
         self._site = site

@@ -1,0 +1,84 @@
+"""Before anything starts: which instance is the VM, that no host has a live copy, what the host would make of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from temporalio import workflow
+
+from models import failures
+from models.cloud_bring import ArrivalFacts, ArrivalQuery, BringPlan, CloudBringRequest, InstanceFacts
+from models.cloud_move import owner_of
+from models.host import VmSighting
+from models.migration import VmRef
+from workflows import errors, request
+from workflows.calls.arrivals import ArrivalHost, SourceCloud
+from workflows.calls.owners import Leases
+from workflows.calls.site import Control, Host
+from workflows.cloud import arrival_plan
+from workflows.site import everyone, verdict
+
+_EXAMPLE = '{"vm": "web", "source": "aws:eu-west-1", "to": "host-b"}'
+
+
+@dataclass(frozen=True)
+class Survey:
+    instance: InstanceFacts
+    host: ArrivalFacts
+    vm: VmRef
+    """With the uuid that it has had, or gets."""
+    plan: BringPlan
+
+
+def read(raw: object) -> CloudBringRequest:
+    """The request, or ApplicationError InvalidInput."""
+    return request.read_as(CloudBringRequest, raw, _EXAMPLE)
+
+
+async def survey(site: str, wanted: CloudBringRequest) -> Survey:
+    """Raises InvalidInput, TwoCopies, Ambiguous, HostUnavailable; what else is wrong is in the plan."""
+    request.check_host(await Control(site).hosts(), "to", wanted.to)
+    named = VmRef(vm=wanted.vm)
+    hosts = await everyone.hosts_of(site, wanted.vm)
+    seen = await everyone.ask(hosts, named, lambda host: Host(site, host).has(named))
+    if living := [each for each in seen if verdict.alive(each)]:
+        listed = "; ".join(verdict.describe(each) for each in living)
+        raise errors.final(
+            failures.TWO_COPIES,
+            f"{wanted.vm}: {listed}. Nothing was started: see which copy is the VM, and end the other",
+        )
+    source = SourceCloud(site, wanted.source)
+    facts = await source.find(wanted.vm, wanted.instance)
+    vm = named.model_copy(update={"uuid": await _uuid(site, wanted, seen)})
+    query = ArrivalQuery(place=wanted.source, vm=vm, folder=wanted.folder)
+    host = await ArrivalHost(site, wanted.to).inspect(query)
+    return Survey(facts, host, vm, arrival_plan.plan(wanted, facts, host))
+
+
+def refuse(plan: BringPlan) -> None:
+    """Raise what the blockers say, if there are any."""
+    blockers = [finding for finding in plan.findings if finding.severity == "blocker"]
+    if blockers:
+        listed = "; ".join(f"[{each.id}] {each.what}. {each.remedy}" for each in blockers)
+        raise errors.final(
+            failures.REFUSED, f"{plan.vm} cannot come from {plan.place}, and nothing was started: {listed}"
+        )
+
+
+async def _uuid(site: str, wanted: CloudBringRequest, seen: list[VmSighting]) -> str:
+    """Of a definition that is left, on the host that gets it or on another; else of its owner record; else new."""
+    defined = {each.host: each.vm.uuid for each in seen if each.vm is not None}
+    if wanted.to in defined:
+        return defined[wanted.to]
+    if len(set(defined.values())) > 1:
+        listed = ", ".join(f"{host} has {uuid}" for host, uuid in sorted(defined.items()))
+        raise errors.final(
+            failures.AMBIGUOUS,
+            f"{wanted.vm}: hosts have different VMs of this name ({listed}). Nothing was started: rename or undefine "
+            f"those that are not the VM",
+        )
+    if defined:
+        return next(iter(defined.values()))
+    records, _ = await Leases(site).all()
+    owned = [each.uuid for each in records.values() if each.vm == wanted.vm and each.host == owner_of(wanted.source)]
+    return owned[0] if len(owned) == 1 else str(workflow.uuid4())

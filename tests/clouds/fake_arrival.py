@@ -70,6 +70,9 @@ class Domain:
     def XMLDesc(self, flags: int = 0) -> str:
         return self.xml
 
+    def autostart(self) -> int:
+        return self.auto
+
     def setAutostart(self, autostart: int) -> int:
         self.auto = autostart
         return 0

@@ -22,6 +22,8 @@ COMPARE_RATE = 200 << 20
 """Bytes a second at which a disk that is off is compared with its ledger; slow disks make slower."""
 GAIN = 0.9
 """A round that leaves more than this part of what the one before left gains nothing."""
+SHORTEST = 0.001
+"""Seconds between two moments below which no rate of writing can be told."""
 PATIENCE = 3
 """So many rounds without a gain show that more are of no use."""
 
@@ -68,7 +70,7 @@ def decide(rounds: Sequence[Round], goal: float, most: int, held: int, fixed: fl
 def _last(rounds: Sequence[Round]) -> float:
     """Seconds to send what the guest writes while the newest round was sent."""
     newest = rounds[-1]
-    if newest.since <= 0:
+    if newest.since < SHORTEST:
         return newest.seconds
     rate = max((each.bytes / each.seconds for each in rounds if each.bytes and each.seconds > 0), default=0.0)
     if not rate:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from workflows.cloud.rounds import START_SECONDS, Round, decide, expected
@@ -59,6 +59,7 @@ some = st.builds(
 
 
 @given(st.lists(some, min_size=1, max_size=12), st.floats(1, 86400), st.integers(1, 50), st.integers(0, 2**46))
+@example([Round(1, 1.0, 0.0), Round(1, 0.0, 2.3e-313)], 1.0, 1, 0)  # moments too near to tell a rate
 def test_it_always_decides_and_ends(rounds: list[Round], goal: float, most: int, held: int) -> None:
     step = decide(rounds, goal, most, held)
     assert step.reason

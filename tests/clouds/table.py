@@ -49,7 +49,7 @@ def lines() -> list[str]:
         cells = (cell(cloud, capability) for capability in CAPABILITIES)
         told.append("".join(each.ljust(width) for each in (cloud, *cells)).rstrip())
     told.append("works n/n: the contract's tests that passed, over HTTP by the cloud's own SDK to a fake of it;")
-    told.append("  of kvm on real libvirt and QEMU. +n: tests of faults that cannot be made to happen there.")
+    told.append("  of kvm on real libvirt and QEMU, without faults that only a service has.")
     told.append("on real parts: works, by the same contract in tests/integration/contract; not run here (root, a lab).")
     told += [
         f"{cloud} {capability} {OFFERS[cloud][capability].state}: {OFFERS[cloud][capability].how}"

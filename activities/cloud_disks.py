@@ -28,7 +28,7 @@ from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, Reader
 from clouds.disks.images import open_image
 from clouds.disks.ledger import SUFFIX, Ledger, Recorded
-from clouds.errors import Damaged, SourceChanged
+from clouds.errors import Damaged, Final, SourceChanged
 from clouds.kvm import backup, leaving, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.inventory import qemu_group
@@ -110,7 +110,7 @@ class CloudDiskActivities(OnHost):
         with pulse.beating(), self._source(order, pulse) as (source, changed):
             try:
                 ledger, content = _bring(adapter, order, path, source, changed, pulse)
-            except (SourceChanged, CancelledError):
+            except (Final, CancelledError):  # this step is not tried again: another one has another token
                 pulse.drop(adapter)
                 raise
         if order.round is None and content != ledger.content():

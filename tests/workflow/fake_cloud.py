@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 PLACE = "aws:eu-west-1"
 MIB = 1 << 20
+PREPARED = 10_000
+"""What a disk that was prepared holds more."""
 DISK = DiskImage(target="vda", path="/images/counter.qcow2", format="qcow2", capacity=64 * MIB, allocated=8 * MIB)
 SMALL = Size(name="t3.micro", vcpus=2, memory_mib=1024, architecture="x86_64", firmware=("bios",), drivers=("nvme",))
 PRICE = Price(
@@ -139,6 +141,9 @@ class FakeCloudDisks:
             holds = self.shown[order.round.number]
         elif self._host.vms[order.vm.vm].state != "shutoff":
             raise ApplicationError("it runs", type="Ambiguous", non_retryable=True)
+        if order.layer:
+            assert order.layer in self._host.guests.layers, "a layer of another attempt"
+            holds += PREPARED
         sent = 8 * MIB
         if order.base:
             assert order.base in cloud.disks, "a base that was removed"

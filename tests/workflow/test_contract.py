@@ -12,6 +12,7 @@ from temporalio.testing import WorkflowEnvironment
 from activities.cloud import CloudActivities
 from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from activities.cloud_instances import CloudInstanceActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
@@ -27,6 +28,7 @@ from models.host import HostSettings
 from tests.workflow.fake_bring import FakeArrivals, FakeInstances
 from tests.workflow.fake_cloud import FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_guests import FakeGuests
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.fake_site import (
@@ -49,6 +51,7 @@ PAIRS = [
     (FakeCloudDisks, CloudDiskActivities),
     (FakeCloud, CloudActivities),
     (FakeArrivals, CloudArrivalActivities),
+    (FakeGuests, CloudGuestActivities),
     (FakeInstances, CloudInstanceActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
@@ -62,6 +65,7 @@ OF_A_HOST = (
     FleetHostActivities,
     CloudDiskActivities,
     CloudArrivalActivities,
+    CloudGuestActivities,
 )
 
 

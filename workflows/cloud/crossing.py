@@ -1,8 +1,9 @@
 """The cut-over, and its undoing.
 
-Forward: the VM is stopped for good at its source, its last changes are sent, all disks are proved equal, an instance is
-made and checked. Backward: what this attempt started in the cloud is terminated, and the provider has said so, before
-the source may run again; if that cannot be had, nothing is started, because two copies are worse than none.
+Forward: the VM is stopped for good at its source, its guest is prepared if that was asked for, its last changes are
+sent, all disks are proved equal, an instance is made and checked. Backward: what this attempt started in the cloud is
+terminated, and the provider has said so, before the source may run again; if that cannot be had, nothing is started,
+because two copies are worse than none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from workflows import errors
 from workflows.calls import cloud as calls
 from workflows.calls.cloud import CloudSite, SourceHost
 from workflows.cloud.copying import Copying
+from workflows.cloud.outfit import Outfit
 
 with workflow.unsafe.imports_passed_through():
     from clouds.tokens import token
@@ -34,7 +36,15 @@ with workflow.unsafe.imports_passed_through():
 class Crossing:
     """One attempt to cut over, or (`test`) to boot an isolated copy."""
 
-    def __init__(self, wanted: CloudMoveRequest, host: SourceHost, cloud: CloudSite, copy: Copying, name: str) -> None:
+    def __init__(
+        self,
+        wanted: CloudMoveRequest,
+        host: SourceHost,
+        cloud: CloudSite,
+        copy: Copying,
+        outfit: Outfit,
+        name: str,
+    ) -> None:
         """`name` is the attempt's own, such as `1` or `test-1`."""
         self._wanted = wanted
         self._host = host
@@ -45,6 +55,7 @@ class Crossing:
         self.instance = ""
         self._started_any = False
         self._stopping = self._stopped = False
+        self._outfit = outfit
 
     async def run(self, obey: Callable[[], None]) -> float:
         """Until the instance runs and is checked; the seconds that the VM was away. Raises ActivityError, or
@@ -52,7 +63,9 @@ class Crossing:
         began = workflow.time()
         await self._stop()
         obey()
-        await self._copy.last(calls.last_copy(self._wanted.downtime) if self._copy.disks else None)
+        layer = await self._outfit.prepare(self._copy.ref, int(self._name))
+        obey()
+        await self._copy.last(calls.last_copy(self._wanted.downtime) if self._copy.disks else None, layer)
         obey()
         await self.start(self._wanted.network, self._wanted.verify, self._wanted.vm, obey)
         return workflow.time() - began
@@ -100,6 +113,7 @@ class Crossing:
                     f"({errors.explain(error)[1]}), and nothing of it runs in {self._wanted.to}. Start it there with "
                     f"`virsh start {self._wanted.vm}`",
                 ) from error
+        await self._outfit.drop(self._copy.ref)
         await self._drop_image()
 
     async def end_instance(self) -> None:
@@ -127,6 +141,7 @@ class Crossing:
     async def clean(self) -> None:
         """The instance has its own volumes: image and snapshots are of no more use. Raises ActivityError."""
         await self._cloud.remove(self._image, self._copy.made)
+        await self._outfit.drop(self._copy.ref)
 
     async def _drop_image(self) -> None:
         if self._image:

@@ -5,9 +5,11 @@ Nothing is measured here: times are for two link speeds, and prices are the repo
 
 from __future__ import annotations
 
+from models.cloud_guests import GuestForecast
 from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, PlaceReport, SourceFacts, cloud_of
 from models.clouds import Price, Size
 from models.host import Finding
+from workflows.cloud import outfit
 
 FAST, SLOW = 125_000_000, 12_500_000
 """Bytes a second of 1 Gbit/s and of 100 Mbit/s."""
@@ -19,7 +21,9 @@ STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced"}
 SNAPSHOT = "snapshot"
 
 
-def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> CloudPlan:
+def plan(
+    wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport, guest: GuestForecast | None = None
+) -> CloudPlan:
     warm = goes_warm(wanted, facts, offer)
     capacity = sum(disk.capacity for disk in facts.disks)
     held = sum(min(disk.allocated, disk.capacity) for disk in facts.disks)
@@ -29,13 +33,14 @@ def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> Cl
         place=wanted.to,
         warm=warm,
         steps=steps(wanted, facts, warm),
-        findings=findings(wanted, facts, offer),
+        findings=(*findings(wanted, facts, offer), *outfit.findings(wanted, facts, guest)),
         disk_bytes=capacity,
         send_bytes=held,
         seconds=(round(held / FAST, 1), round(held / SLOW, 1)),
         costs=costs(wanted, capacity, offer.prices),
         prices_as_of=offer.prices[0].as_of if offer.prices else None,
         prices_source=offer.prices[0].source if offer.prices else "",
+        prepared=guest.report if guest else None,
     )
 
 
@@ -60,6 +65,8 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
     else:
         first = (f"shut {wanted.vm} down on {facts.host}" if facts.running else f"{wanted.vm} is off already",)
         first = (*first, f"copy {disks} to {wanted.to}")
+    if wanted.prepare:
+        first = (*first[:-1], _prepared(wanted, facts), first[-1]) if not warm else (*first, _prepared(wanted, facts))
     verify = f"ask {wanted.verify.kind} of it" if wanted.verify else "no check of your own is asked for"
     after = "remove it with its disks" if wanted.then == "remove" else "leave it there, shut off"
     return (
@@ -68,6 +75,13 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
         f"make an image, run it as {wanted.size}, wait until it runs; {verify}",
         "the owner record names the cloud: from here on the VM runs there. Remove image and snapshots",
         f"keep the source for {wanted.keep_source_for:g} s to roll back to; then {after}",
+    )
+
+
+def _prepared(wanted: CloudMoveRequest, facts: SourceFacts) -> str:
+    return (
+        f"make the guest ready for {cloud_of(wanted.to)} in a layer over its first image, which stays as it is on "
+        f"{facts.host}; the layer is sent with the rest"
     )
 
 
@@ -116,12 +130,14 @@ def _of_the_place(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceRepo
             f"{size.name} has {size.vcpus} vCPUs, {size.memory_mib} MiB; {wanted.vm} {facts.vcpus}, {facts.memory_mib}"
         )
         found.append(_warning("smaller", what, "Choose a larger size, unless the guest makes do with it."))
-    if size.drivers:
-        what = (
-            f"{size.name} needs {' and '.join(size.drivers)} in the guest's initramfs; guests are not prepared for it"
-        )
+    if size.drivers and not wanted.prepare:
+        what = f"{size.name} needs {' and '.join(size.drivers)} in the guest's initramfs; the guest is sent as it is"
         found.append(
-            _warning("drivers", what, "Add them, mount by UUID, use DHCP. A test cut-over shows whether it boots.")
+            _warning(
+                "drivers",
+                what,
+                "Ask for `prepare`; or add them, mount by UUID, use DHCP. A test cut-over shows whether it boots.",
+            )
         )
     return (*found, *_of_quotas(size, wanted, offer))
 

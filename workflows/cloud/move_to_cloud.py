@@ -23,6 +23,7 @@ from workflows.cloud import outset
 from workflows.cloud.copying import Copying
 from workflows.cloud.crossing import Crossing
 from workflows.cloud.keeping import Keeping
+from workflows.cloud.outfit import Outfit
 from workflows.lasting import to_the_end
 from workflows.site import verdict
 
@@ -61,6 +62,7 @@ class MoveToCloud(Keeping):
         self._cloud = CloudSite(self._site, self._wanted.to)
         move = workflow.uuid4().hex[:16]
         self._copy = Copying(self._host, facts, self._wanted.to, move)
+        self._outfit = Outfit(self._wanted, facts, self._site, move)
         self._source, self._runs_on = facts.host, facts.host
         return plan
 
@@ -92,7 +94,7 @@ class MoveToCloud(Keeping):
         self._attempt, self._why, self._cut_now = self._attempt + 1, "", False
         self._enter("cutting over", "the VM is shut down at its source, and its last changes are sent")
         self._runs_on = ""
-        self._crossing = Crossing(self._wanted, self._host, self._cloud, self._copy, str(self._attempt))
+        self._crossing = Crossing(self._wanted, self._host, self._cloud, self._copy, self._outfit, str(self._attempt))
         try:
             self._downtime = await self._crossing.run(self._obey)
             await self._only_copy()
@@ -111,6 +113,8 @@ class MoveToCloud(Keeping):
             self._chronicle.note(self._why)
             return False
         self._runs_on = self._wanted.to
+        if self._outfit.told:
+            self._chronicle.note(self._outfit.told)
         return True
 
     async def _only_copy(self) -> None:
@@ -155,6 +159,7 @@ class MoveToCloud(Keeping):
             rolled_back=self._rolled_back,
             source_removed=self._removed,
             downtime=round(self._downtime, 3),
+            prepared=self._outfit.report if self._crossing else None,
             sent_bytes=copy.sent_bytes,
             rounds=tuple(copy.reports),
             disks=copy.disks,

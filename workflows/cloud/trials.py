@@ -12,6 +12,7 @@ from workflows import errors, request
 from workflows.calls.cloud import CloudSite, SourceHost
 from workflows.cloud.copying import Copying
 from workflows.cloud.crossing import Crossing
+from workflows.cloud.outfit import Outfit
 from workflows.cloud.readiness import Readiness
 from workflows.cloud.steered import Copy
 from workflows.lasting import to_the_end
@@ -25,6 +26,7 @@ class Trials(Readiness):
     _wanted: CloudMoveRequest
     _host: SourceHost
     _cloud: CloudSite
+    _outfit: Outfit
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,6 +46,9 @@ class Trials(Readiness):
     def _instance_id(self) -> str:
         return self._crossing.instance if self._crossing else ""
 
+    def _fixed(self) -> float:
+        return super()._fixed() + self._outfit.seconds
+
     def _beside(self) -> bool:
         return self._test is not None
 
@@ -52,7 +57,7 @@ class Trials(Readiness):
         assert self._copy is not None
         wish, self._tests = self._test, self._tests + 1
         self._enter("testing", "booting an isolated copy; the VM runs on at its source")
-        trial = Crossing(self._wanted, self._host, self._cloud, self._copy, f"test-{self._tests}")
+        trial = Crossing(self._wanted, self._host, self._cloud, self._copy, self._outfit, f"test-{self._tests}")
         try:
             said = await trial.start(wish.network, wish.verify, f"{self._wanted.vm}-test", self._obey)
             told = f"the test went well: {said}"
@@ -78,6 +83,11 @@ class Trials(Readiness):
     @test_cut_over.validator
     def _can_test(self, raw: dict[str, Any]) -> None:
         request.read_as(TestCutOver, raw, _TEST_EXAMPLE)
+        if self._wanted.prepare:
+            raise self._refused(
+                "test_cut_over",
+                "the guest is prepared at the cut-over, when it is off: what is in the cloud now is not",
+            )
         if self._stage != "waiting" or self._copy is None or not self._copy.disks:
             raise self._refused(
                 "test_cut_over", f"the move is {self._stage}; a test needs one that waits (cut_over manual, at, window)"

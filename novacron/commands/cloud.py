@@ -96,6 +96,16 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
 )
 @click.option("--cut-power", is_flag=True, help="Cut the power of a guest that does not shut down in time.")
 @click.option(
+    "--prepare",
+    is_flag=True,
+    help="Make the guest ready for the cloud when it is off: drivers, boot loader, mounts, network. Its own image is "
+    "not touched. A minute or two more of downtime; a guest that cannot be prepared is started again. Default: it is "
+    "sent as it is.",
+)
+@click.option(
+    "--dhcp", is_flag=True, help="With --prepare: addresses set by hand give way to DHCP; else they are refused."
+)
+@click.option(
     "--keep-source-for",
     type=float,
     default=86400,

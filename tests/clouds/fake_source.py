@@ -9,9 +9,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from clouds.adapters import connect
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
@@ -182,6 +184,7 @@ class Source:
     """Connected already: an SDK takes a second to build its clients."""
     domain: FakeDomain = field(init=False)
     activities: CloudDiskActivities = field(init=False)
+    guests: CloudGuestActivities = field(init=False)
 
     def __post_init__(self) -> None:
         image = self.folder / f"{self.vm}.raw"
@@ -201,9 +204,11 @@ class Source:
                 "clouds": [self.cloud.model_dump()],
             }
         ).model_copy(update={"state_dir": str(state)})
+        opener: Any = lambda _: FakeConnection(self.domain)  # noqa: E731  # as libvirt's open()
+        self.guests = CloudGuestActivities(settings, opener=opener)
         self.activities = CloudDiskActivities(
             settings,
-            opener=lambda _: FakeConnection(self.domain),  # type: ignore[arg-type,return-value]
+            opener=opener,
             accounts=Accounts(settings.clouds, "the test", lambda wanted: self.adapter or connect(wanted)),
         )
 

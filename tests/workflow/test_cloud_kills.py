@@ -15,6 +15,7 @@ from activities.accounts import Accounts
 from activities.cloud import CloudActivities
 from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from activities.cloud_instances import CloudInstanceActivities
 from clouds.disks.content import BLOCK
 from clouds.disks.images import hash_image, open_image
@@ -25,6 +26,7 @@ from models.host import SiteSettings, VmReport
 from tests.clouds import conftest
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.fake_arrival import Arrival, qemu
+from tests.clouds.fake_guest import WHAT, WHERE, FakeMachine
 from tests.clouds.fake_source import OFF, UUID, Source
 from tests.clouds.scene import Cloud
 from tests.workflow import test_move_from_cloud as home
@@ -45,6 +47,7 @@ LEAVING = {
     "inspect_source", "place_report", "begin_round", "send_disk", "end_round", "stop_source", "make_cloud_image",
     "run_instance", "check_instance", "remove_cloud_things", "settle_source",
 }  # fmt: skip
+PREPARED = {"look_at_guest", "prepare_guest", "drop_layers"}
 COMING = {
     "inspect_arrival", "find_instance", "snapshot_volume", "receive_disk", "stop_instance", "define_arrival",
     "look_at_instance", "start_arrival", "settle_arrival", "remove_cloud_things",
@@ -58,11 +61,17 @@ PART = 4
 
 
 def test_no_step_of_a_move_is_left_out_here() -> None:
-    classes = (CloudActivities, CloudDiskActivities, CloudArrivalActivities, CloudInstanceActivities)
+    classes = (
+        CloudActivities,
+        CloudDiskActivities,
+        CloudGuestActivities,
+        CloudArrivalActivities,
+        CloudInstanceActivities,
+    )
     steps = {
         name for each in classes for name in dir(each) if hasattr(getattr(each, name), "__temporal_activity_definition")
     }
-    assert steps == QUESTIONS | LEAVING | COMING | BACK_HOME | BACK_TO_THE_CLOUD
+    assert steps == QUESTIONS | LEAVING | PREPARED | COMING | BACK_HOME | BACK_TO_THE_CLOUD
 
 
 class Haste:
@@ -100,12 +109,17 @@ class Scene:
         site.cloud_work = death.work(lambda: CloudActivities(settings, self.control))
         site.instance_work = death.work(lambda: CloudInstanceActivities(settings, self.control))
         site.source.cloud_work = death.work(self._source)
+        site.source.guest_work = death.work(self._guests)
         site.destination.arrival_work = death.work(self._here)
         return death
 
     def _source(self) -> CloudDiskActivities:
         self.source.restart()
         return self.source.activities
+
+    def _guests(self) -> CloudGuestActivities:
+        self.source.restart()
+        return self.source.guests
 
     def _here(self) -> CloudArrivalActivities:
         self.here.restart()
@@ -252,6 +266,33 @@ async def test_a_cut_over_that_fails_is_undone_by_workers_that_die(
         assert (await away.failed(move)).type == "Cancelled"
     assert set(death.died) > BACK_HOME
     scene.is_at_home()
+
+
+@over("aws")
+async def test_a_prepared_guest_goes_once_and_its_source_is_as_it_was(
+    scene: Scene, temporal: WorkflowEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine, source = FakeMachine(), scene.source
+    monkeypatch.setattr("clouds.preparing.layer.prepare", machine)
+    monkeypatch.setattr("activities.cloud_guests.prepare", machine)
+    monkeypatch.setattr("activities.cloud_guests.check_tools", lambda: None)
+    source.write(*FEW)
+    before = source.content()
+    death = scene.dying(monkeypatch, at_each_moment)
+    async with scene.site.working():
+        with temporal.with_time_skipping_disabled():
+            move = await scene.leaves(mode="cold", prepare=True)
+        await away.stands(move, "kept")
+        (instance,) = scene.living()
+        assert scene.boots(instance) == {**before, WHERE: WHAT}
+        await move.execute_update(MoveToCloud.roll_back, "")
+        result = await away.ended(move)
+    assert set(death.died) > PREPARED
+    assert result.prepared is not None
+    assert scene.living() == []
+    assert scene.cloud.things() == [instance]
+    assert source.content() == before
+    scene.runs_at_home()
 
 
 @over("aws")

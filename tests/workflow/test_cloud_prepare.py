@@ -117,7 +117,7 @@ async def test_a_dry_run_of_a_vm_that_is_off_says_what_would_be_changed(site: Fa
     assert result.plan.ok
     assert result.plan.prepared is not None
     assert result.plan.prepared.state == "to be changed"
-    assert any("in a layer over its first image" in step for step in result.plan.steps)
+    assert any("make the guest ready for aws, in a layer" in step for step in result.plan.steps)
     assert result.prepared is None
 
 

@@ -80,8 +80,8 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
 
 def _prepared(wanted: CloudMoveRequest, facts: SourceFacts) -> str:
     return (
-        f"make the guest ready for {cloud_of(wanted.to)} in a layer over its first image, which stays as it is on "
-        f"{facts.host}; the layer is sent with the rest"
+        f"make the guest ready for {cloud_of(wanted.to)}, in a layer over its first image that is sent with the rest; "
+        f"the image on {facts.host} stays as it is"
     )
 
 

@@ -187,6 +187,8 @@ class CloudActivities:
             await beating(lambda: images.delete_image(order.image))
         for disk in order.disks:
             await beating(lambda disk=disk: images.delete_disk(disk))  # type: ignore[misc]
+        for token in order.begun:
+            await beating(lambda token=token: images.delete_disk_of(token))  # type: ignore[misc]
         return Removed(count=len(order.disks) + bool(order.image))
 
     def _adapter(self, place: str) -> Adapter:

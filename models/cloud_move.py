@@ -378,6 +378,8 @@ class RemoveThings(Model):
     place: Place
     image: Annotated[str, Field(max_length=512)] = ""
     disks: Annotated[tuple[CloudId, ...], Field(max_length=2 * MOST_ROUNDS * MOST_DISKS)] = ()
+    begun: Annotated[tuple[Token, ...], Field(max_length=2 * MOST_ROUNDS * MOST_DISKS)] = ()
+    """Tokens of steps that did not end well: a disk of theirs may be there, and nobody knows its id."""
 
 
 class Removed(Model):

@@ -275,6 +275,8 @@ class FakeCloud:
         for disk in order.disks:
             assert not any(disk in disks for disks in self._cloud.images.values()), "an image needs it"
             self._cloud.disks.pop(disk, None)
+        for token in order.begun:
+            self._cloud.disks.pop(f"snap-{token[:8]}", None)
         return Removed(count=len(order.disks))
 
     def _instance(self, id: str) -> Instance:

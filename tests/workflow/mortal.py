@@ -23,6 +23,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from clouds.disks import images
@@ -52,6 +53,11 @@ def at_each_moment(attempt: int) -> int | None:
     return attempt
 
 
+def always(moment: int) -> Plan:
+    """Each attempt."""
+    return lambda attempt: moment
+
+
 def once(moment: int) -> Plan:
     """Only the first attempt, at this moment, or with its answer if it has no more."""
     return lambda attempt: moment if attempt == 1 else None
@@ -62,8 +68,10 @@ class Killed(BaseException):
 
 
 class Death:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, for_good: str = "") -> None:
+        """`for_good`: the one step whose workers die, and no other takes over."""
         self._plan = plan
+        self._for_good = for_good
         self.died: Counter[str] = Counter()
         """Activity -> attempts that were killed."""
         self._tried: Counter[tuple[str, str]] = Counter()
@@ -128,13 +136,15 @@ class Death:
                         return done
                 except Killed:
                     self.died[name] += 1
+                    if self._for_good:
+                        raise ApplicationError("its worker is dead", type="HostUnavailable") from None
 
     @contextmanager
     def _attempt(self, key: tuple[str, str]) -> Iterator[None]:
         assert not self._lives, "the steps of a move follow one another"
         self._tried[key] += 1
         self._lives, self._dead, self._moments = True, False, 0
-        self._dies_at = self._plan(self._tried[key])
+        self._dies_at = self._plan(self._tried[key]) if self._for_good in ("", key[0]) else None
         try:
             yield
         except Exception as error:

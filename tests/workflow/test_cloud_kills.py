@@ -3,6 +3,7 @@ SDKs over HTTP: in the end there is one instance, nothing is left over, and byte
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from tests.clouds.scene import Cloud
 from tests.workflow import test_move_from_cloud as home
 from tests.workflow import test_move_to_cloud as away
 from tests.workflow.fake_site import VM, FakeSite
-from tests.workflow.mortal import Death, Plan, at_each_moment, once
+from tests.workflow.mortal import Death, Plan, always, at_each_moment, once
 from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 
@@ -101,9 +102,9 @@ class Scene:
     def place(self) -> str:
         return f"{self.cloud.settings.cloud}:{self.cloud.settings.region}"
 
-    def dying(self, patch: pytest.MonkeyPatch, plan: Plan) -> Death:
+    def dying(self, patch: pytest.MonkeyPatch, plan: Plan, for_good: str = "") -> Death:
         """From now on workers die."""
-        death, site = Death(plan), self.site
+        death, site = Death(plan, for_good), self.site
         settings = SiteSettings(site=site.name, hosts=("host-a", "host-b"), clouds=(self.cloud.settings,))
         death.hold(patch)
         site.cloud_work = death.work(lambda: CloudActivities(settings, self.control))
@@ -266,6 +267,42 @@ async def test_a_cut_over_that_fails_is_undone_by_workers_that_die(
         assert (await away.failed(move)).type == "Cancelled"
     assert set(death.died) > BACK_HOME
     scene.is_at_home()
+
+
+@over("aws", "azure")
+@pytest.mark.parametrize("moment", [2, 9])
+async def test_what_a_dead_host_had_begun_is_removed_when_people_give_up(
+    scene: Scene, moment: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.source.write(*FEW)
+    death = scene.dying(monkeypatch, always(moment), "send_disk")
+    async with scene.site.working():
+        move = await scene.leaves()
+        async with asyncio.timeout(20):
+            while not death.died["send_disk"]:
+                await asyncio.sleep(0.01)
+        assert len(scene.cloud.things()) == 1, "half a disk"
+        await move.execute_update(MoveToCloud.cancel, "it does not come back")
+        assert (await away.failed(move)).type == "Cancelled"
+    scene.is_at_home()
+
+
+@over("aws", "azure")
+async def test_a_snapshot_that_nobody_heard_of_is_removed_when_people_give_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = await scene.went(*FEW)
+    death = scene.dying(monkeypatch, always(3), "snapshot_volume")
+    async with scene.site.working():
+        move = await scene.comes()
+        async with asyncio.timeout(20):
+            while not death.died["snapshot_volume"]:
+                await asyncio.sleep(0.01)
+        assert len(scene.cloud.things()) == 2
+        await move.execute_update(MoveFromCloud.cancel, "it does not come back")
+        assert (await home.failed(move)).type == "Cancelled"
+    assert scene.living() == scene.cloud.things() == [instance]
+    assert scene.here.left() == []
 
 
 @over("aws")

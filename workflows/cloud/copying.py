@@ -14,7 +14,7 @@ from temporalio.workflow import ActivityConfig
 
 from models import failures
 from models.cloud_move import MOST_ROUNDS, DiskSent, RoundOrder, RoundReport, SendDisk, SourceFacts
-from models.clouds import CloudId
+from models.clouds import CloudId, Token
 from models.migration import VmRef
 from workflows import errors
 from workflows.calls import cloud as calls
@@ -39,6 +39,8 @@ class Copying:
         """By target: what the cloud has."""
         self.made: list[CloudId] = []
         """Every disk that was ever finished in the cloud."""
+        self.begun: list[Token] = []
+        """Of steps that did not end well: what they began may be in the cloud, under an id that nobody knows here."""
         self.rounds: list[Round] = []
         self.reports: list[RoundReport] = []
         self._number = 0
@@ -134,7 +136,9 @@ class Copying:
             telling=telling and before is not None,
             layer=layer,
         )
+        self.begun.append(order.token)
         done = await self._host.send(order, deadline)
+        self.begun.remove(order.token)
         self.sent[target] = done
         if done.disk not in self.made:
             self.made.append(done.disk)

@@ -140,7 +140,7 @@ class Crossing:
 
     async def clean(self) -> None:
         """The instance has its own volumes: image and snapshots are of no more use. Raises ActivityError."""
-        await self._cloud.remove(self._image, self._copy.made)
+        await self._cloud.remove(self._image, self._copy.made, self._copy.begun)
         await self._outfit.drop(self._copy.ref)
 
     async def _drop_image(self) -> None:

@@ -17,7 +17,7 @@ from temporalio.workflow import ActivityConfig
 from models import failures
 from models.cloud_bring import TARGETS, ReceiveDisk
 from models.cloud_move import MOST_ROUNDS, DiskSent, RoundReport
-from models.clouds import Snapshot
+from models.clouds import Snapshot, Token
 from models.disks import DiskImage
 from models.migration import VmRef
 from workflows import errors
@@ -61,6 +61,8 @@ class Fetching:
         """By target: what the host has."""
         self.made: list[str] = []
         """Every snapshot that may be there still."""
+        self.begun: list[Token] = []
+        """Of steps that did not end well: their snapshots may be there, under ids that nobody knows here."""
         self.rounds: list[Round] = []
         self.reports: list[RoundReport] = []
         self.holding = 0.0
@@ -131,7 +133,9 @@ class Fetching:
 
     async def _hold(self, image: DiskImage, volume: str, deadline: ActivityConfig) -> Snapshot:
         step = self.token(f"snapshot/{image.target}/{self._number}")
+        self.begun.append(step)
         made = await self._source.snapshot(volume, step, deadline)
+        self.begun.remove(step)
         self.made.append(made.id)
         return made
 

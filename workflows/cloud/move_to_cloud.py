@@ -134,7 +134,7 @@ class MoveToCloud(Keeping):
             kind, why = failures.CANCELLED, f"{self._wanted.vm}: cancelled: {self._stop}"
         if self._copy is not None and kind != failures.AMBIGUOUS and self._copy.ref.token:
             await self._try("rounds or ledgers are left", self._copy.settle)
-            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made)
+            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made, self._copy.begun)
         await self._owner.end()
         self._enter("cancelled" if kind == failures.CANCELLED else "failed", why)
         left = "".join(f" Note: {note}." for note in self._chronicle.notes)

@@ -59,7 +59,7 @@ class Staying(Readiness):
         wanted, copy = self._wanted, self._copy
         await self._owner.end(runs_on=wanted.to)
         await self._try("ledgers, or a way back inside the images, are left", self._accept)
-        await self._try("snapshots are left", self._cloud.remove, "", copy.made)
+        await self._try("snapshots are left", self._cloud.remove, "", copy.made, copy.begun)
         self._kept_until = workflow.now() + timedelta(seconds=wanted.keep_source_for)
         self._enter("kept", f"runs on {wanted.to}; instance {self._instance} is kept, stopped")
         with contextlib.suppress(TimeoutError):

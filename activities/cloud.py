@@ -98,7 +98,7 @@ class CloudActivities:
 
     @activity.defn(name="novacron.make_cloud_image")
     async def make_cloud_image(self, order: MakeImage) -> CloudImage:
-        """A bootable image of disks that are there; ready when it returns."""
+        """A bootable image of disks that are there; ready when it returns. One that goes wrong is removed."""
         adapter = self._adapter(order.place)
         images = adapter.image_import
         assert images is not None
@@ -115,8 +115,11 @@ class CloudActivities:
             await self._pause(order.place)
             made = await beating(lambda: images.get_image(image))
         if made.state != "ready":
+            await beating(lambda: images.delete_image(image))
             raise errors.of(
-                OperationFailed(f"image {made.id} is {made.state}", "See its state in the provider's console.")
+                OperationFailed(
+                    f"image {made.id} is {made.state}", "It was removed; another one is made by the next cut-over."
+                )
             )
         return made
 

@@ -288,6 +288,25 @@ async def test_what_a_dead_host_had_begun_is_removed_when_people_give_up(
 
 
 @over("aws", "azure")
+async def test_an_image_that_nobody_heard_of_is_removed_when_people_give_up(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.source.write(*FEW)
+    called, dead = scene.cloud.calls.create_image, True
+    death = scene.dying(monkeypatch, lambda attempt: 10**6 if dead else None, "make_cloud_image")
+    async with scene.site.working():
+        move = await scene.leaves(mode="cold")
+        async with asyncio.timeout(20):
+            while not death.died["make_cloud_image"]:
+                await asyncio.sleep(0.01)
+        assert scene.cloud.faults.count(called) == 1
+        await move.execute_update(MoveToCloud.cancel, "it does not come back")
+        dead = False
+        assert (await away.failed(move)).type == "Cancelled"
+    scene.is_at_home()
+
+
+@over("aws", "azure")
 async def test_a_snapshot_that_nobody_heard_of_is_removed_when_people_give_up(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ because two copies are worse than none.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 from temporalio import workflow
@@ -52,6 +53,8 @@ class Crossing:
         self._copy = copy
         self._name = name
         self._image = ""
+        self._making: MakeImage | None = None
+        """Ordered, and not answered: there may be one."""
         self.instance = ""
         self._started_any = False
         self._stopping = self._stopped = False
@@ -73,21 +76,20 @@ class Crossing:
     async def start(self, network: CloudNetwork, verify: Probe | None, name: str, obey: Callable[[], None]) -> str:
         """An instance of what the cloud has, running and checked; what the check said."""
         wanted, copy = self._wanted, self._copy
-        made = await self._cloud.make_image(
-            MakeImage(
-                place=wanted.to,
-                name=f"{wanted.vm}-{copy.move}-{self._name}"[:63],
-                token=self._token("image"),
-                disks=tuple(disk.disk for disk in copy.disks),
-                architecture="arm64" if copy.facts.architecture == "aarch64" else "x86_64",
-                firmware=copy.facts.firmware,
-            )
+        self._making = MakeImage(
+            place=wanted.to,
+            name=f"{wanted.vm}-{copy.move}-{self._name}"[:63],
+            token=self._token("image"),
+            disks=tuple(disk.disk for disk in copy.disks),
+            architecture="arm64" if copy.facts.architecture == "aarch64" else "x86_64",
+            firmware=copy.facts.firmware,
         )
-        self._image = made.id
+        self._image = image = (await self._cloud.make_image(self._making)).id
+        self._making = None
         obey()
         self._started_any = True
         order = RunInstance(
-            place=wanted.to, name=name[:63], token=self._token("instance"), image=made.id, size=wanted.size,
+            place=wanted.to, name=name[:63], token=self._token("instance"), image=image, size=wanted.size,
             network=network,
         )  # fmt: skip
         self.instance = (await self._cloud.run(order)).id
@@ -144,6 +146,11 @@ class Crossing:
         await self._outfit.drop(self._copy.ref)
 
     async def _drop_image(self) -> None:
+        """One that nobody heard of is found by its token; if there is none yet it is made for this, and removed."""
+        if self._making is not None:
+            order, self._making = self._making, None
+            with contextlib.suppress(ActivityError):  # there is none, and there cannot be one
+                self._image = (await self._cloud.make_image(order)).id
         if self._image:
             image, self._image = self._image, ""
             await self._cloud.remove(image, ())

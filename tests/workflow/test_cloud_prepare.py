@@ -138,7 +138,7 @@ async def test_a_test_would_boot_what_is_not_prepared_yet(site: FakeSite) -> Non
         move = await begin(site, prepare=True, cut_over="manual")
         await stands(move, "waiting")
         with pytest.raises(WorkflowUpdateFailedError) as caught:
-            await move.execute_update(MoveToCloud.test_cut_over, wish)
+            await move.execute_update("test_cut_over", wish)
         assert "prepared at the cut-over" in str(caught.value.cause)
         await move.execute_update(MoveToCloud.cancel, "")
         await failed(move)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import pytest_timeout  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
@@ -10,6 +13,8 @@ from xdist.scheduler import LoadScopeScheduling
 settings.register_profile("novacron", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("novacron")
 
+CLEANED_WITHIN = 240
+"""Seconds for what follows a test; a clean-up of a lab made anew is the longest."""
 ON_REAL_PARTS = ("tests/integration/", "tests/chaos/")
 
 
@@ -21,6 +26,17 @@ class OneLab(LoadScopeScheduling):  # type: ignore[misc]  # xdist carries no typ
 
     def _split_scope(self, nodeid: str) -> str:
         return "lab" if nodeid.startswith(ON_REAL_PARTS) else nodeid
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """pytest-timeout's clock ends with a test that fails. What cleans up after it could take for ever."""
+    bound = pytest_timeout.Settings(CLEANED_WITHIN, "signal", func_only=False, disable_debugger_detection=False)
+    item.config.hook.pytest_timeout_set_timer(item=item, settings=bound)
+    try:
+        yield
+    finally:
+        item.config.hook.pytest_timeout_cancel_timer(item=item)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> OneLab:

@@ -16,6 +16,7 @@ from temporalio.exceptions import ActivityError
 from models.disks import DiskImage
 from models.migration import MigrationPolicy, MoveResult, MoveVm, OpenPath, VmRef
 from models.steering import Steered, SteerMove
+from workflows import errors
 from workflows.calls import deadlines
 from workflows.calls.site import Host
 from workflows.move import evidence
@@ -130,7 +131,8 @@ class Crossing:
         assert self.ref is not None
         for pause in deadlines.RESUME_AFTER:
             self._chronicle.enter("post-copy")
-            self._chronicle.remark(where.reason)
+            before = f"; the last attempt: {errors.explain(error)[1]}" if error else ""
+            self._chronicle.remark(f"{where.reason}{before}")
             await workflow.sleep(pause, summary=f"before going on with post-copy: {where.kind}")
             try:
                 await self._go_on(self.ref, where, policy)

@@ -26,6 +26,9 @@ from workflows.plan.preflight import Survey
 from workflows.sharing.joining import Sharing
 from workflows.site import verdict
 
+BESIDE_RAM_MIB = 64
+"""What a guest has beside its RAM: video memory, firmware."""
+
 
 class Crossing:
     def __init__(
@@ -78,11 +81,12 @@ class Crossing:
         here, there = self._source, self._destination
         self._wire_mib = policy.wire_mib
         self._opened.append(there)
-        order = OpenPath(migration_id=self._id, peer=here.name, policy=policy, vm=vm)
+        fitting = _fitting(policy, self._memory_mib)
+        order = OpenPath(migration_id=self._id, peer=here.name, policy=fitting, vm=vm)
         endpoint = await there.open_path(order)
         obey()
         self._opened.append(here)
-        order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=policy, vm=vm)
+        order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=fitting, vm=vm)
         await here.open_path(order)
         if self.sharing is not None:
             await self.sharing.join(self._id, policy)
@@ -176,3 +180,11 @@ class Crossing:
 
 def _memory_mib(admitted: Survey) -> int:
     return admitted.sheet.vm.memory_mib if admitted.sheet else 0
+
+
+def _fitting(policy: MigrationPolicy, memory_mib: int) -> MigrationPolicy:
+    """No more page memory than the guest has pages: each end touches all of it at once. Decided here, as both ends must
+    have the same."""
+    if not memory_mib:
+        return policy
+    return policy.model_copy(update={"page_memory_mib": min(policy.page_memory_mib, memory_mib + BESIDE_RAM_MIB)})

@@ -574,9 +574,7 @@ def test_a_destination_that_does_not_take_up_the_new_path_is_named_and_the_call_
         scene.call.end("client socket is closed")
 
     scene.cut = cut_ends_the_call  # type: ignore[method-assign]  # as libvirt does when its connection goes
-    with pytest.raises(
-        kvm.Ambiguous, match=r"host-b did not take up the new path within 60 s.*Destroy neither"
-    ):
+    with pytest.raises(kvm.Ambiguous, match=r"host-b did not take up the new path within 60 s.*Destroy neither"):
         scene.run(mode="post-copy", resume=True)
     assert (scene.departure.aborts, scene.cuts) == (0, 1)
     assert scene.turn > module.GONE_ON_WITHIN

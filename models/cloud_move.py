@@ -114,30 +114,35 @@ class CutOverRequest(Model):
         return self
 
 
-class CloudMoveRequest(CutOverRequest):
-    """Input of the workflow novacron.MoveToCloud."""
+class IntoCloudRequest(CutOverRequest):
+    """What everything that becomes an instance has in common."""
 
     to: Annotated[str, Field(max_length=80)]
     """A Place."""
     size: CloudId
-    source: Name | None = None
-    """Host that runs the VM; None: all hosts are asked."""
     network: CloudNetwork = CloudNetwork()
-    cut_power: bool = False
-    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
     verify: Probe | None = None
     """Asked before the source is let go."""
+
+    @field_validator("to")
+    @classmethod
+    def _known(cls, to: str) -> str:
+        return known_place(to)
+
+
+class CloudMoveRequest(IntoCloudRequest):
+    """Input of the workflow novacron.MoveToCloud."""
+
+    source: Name | None = None
+    """Host that runs the VM; None: all hosts are asked."""
+    cut_power: bool = False
+    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
     prepare: bool = False
     """Make the guest ready for the cloud at the cut-over, when it is off: drivers, boot loader, mounts, network. Its
     own image is not touched. Not by itself, since it changes files of the guest's; and there is no `auto`, because
     whether a guest needs it shows when it is off, too late to ask."""
     dhcp: bool = False
     """With `prepare`: addresses that are set by hand give way to DHCP. Else a guest with some is refused."""
-
-    @field_validator("to")
-    @classmethod
-    def _known(cls, to: str) -> str:
-        return known_place(to)
 
     @model_validator(mode="after")
     def _prepares(self) -> Self:
@@ -165,6 +170,8 @@ class PlaceReport(Model):
     prices: Annotated[tuple[Price, ...], Field(max_length=500)] = ()
     warm: bool = False
     """It takes changed blocks."""
+    export: bool = False
+    """It gives disks out again, so that they can be read back."""
 
 
 class CloudPlace(Model):

@@ -14,6 +14,7 @@ from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_guests import CloudGuestActivities
 from activities.cloud_instances import CloudInstanceActivities
+from activities.cloud_transfers import CloudTransferActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.fleet import FleetHostActivities
@@ -36,6 +37,7 @@ from tests.workflow.fake_site import (
     FakeHost,
     activities_of,
 )
+from tests.workflow.fake_transfer import FakeTransfers
 from workers.host import build
 
 PAIRS = [
@@ -53,6 +55,7 @@ PAIRS = [
     (FakeArrivals, CloudArrivalActivities),
     (FakeGuests, CloudGuestActivities),
     (FakeInstances, CloudInstanceActivities),
+    (FakeTransfers, CloudTransferActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]

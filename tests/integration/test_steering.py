@@ -30,9 +30,11 @@ async def test_a_guest_that_cannot_cross_in_time_switches_by_its_deadline_and_th
 
 
 async def falls_behind(scene: Scene, to: str, policy: MigrationPolicy) -> Handle:
-    """A move whose bandwidth sinks below what the guest writes, once most of its memory is across. Without page memory, as
-    deltas of what this guest writes would fit even then."""
-    wide = policy.model_copy(update={"codec": "none", "store": False, "page_memory_mib": 0, "bandwidth_mib": 12, "finish_within": 60})
+    """A move whose bandwidth sinks below what the guest writes, once most of its memory is across. It has no page
+    memory: deltas of what this guest writes would fit even then."""
+    wide = policy.model_copy(
+        update={"codec": "none", "store": False, "page_memory_mib": 0, "bandwidth_mib": 12, "finish_within": 60}
+    )
     handle = await scene.start(to, wide)
     await scene.middle(handle, percent=92)
     await handle.execute_update("set_bandwidth", 1)

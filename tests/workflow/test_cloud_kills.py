@@ -18,6 +18,7 @@ from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_guests import CloudGuestActivities
 from activities.cloud_instances import CloudInstanceActivities
+from activities.cloud_transfers import CloudTransferActivities
 from clouds.disks.content import BLOCK
 from clouds.disks.images import hash_image, open_image
 from clouds.kvm import arrived
@@ -30,6 +31,8 @@ from tests.clouds.fake_arrival import Arrival, qemu
 from tests.clouds.fake_guest import WHAT, WHERE, FakeMachine
 from tests.clouds.fake_source import OFF, UUID, Source
 from tests.clouds.scene import Cloud
+from tests.workflow import test_move_between_clouds as between
+from tests.workflow import test_move_between_clouds_over_http as over_http
 from tests.workflow import test_move_from_cloud as home
 from tests.workflow import test_move_to_cloud as away
 from tests.workflow.fake_site import VM, FakeSite
@@ -41,6 +44,7 @@ pytestmark = pytest.mark.temporal
 
 aws, aws_of_the_session = conftest.aws, conftest.aws_of_the_session
 azure, azure_of_the_session = conftest.azure, conftest.azure_of_the_session
+outward = over_http.outward
 
 QUESTIONS = {"list_clouds", "list_cloud_sizes"}
 """Of no move."""
@@ -53,6 +57,7 @@ COMING = {
     "inspect_arrival", "find_instance", "snapshot_volume", "receive_disk", "stop_instance", "define_arrival",
     "look_at_instance", "start_arrival", "settle_arrival", "remove_cloud_things",
 }  # fmt: skip
+CHANGING = {"transfer_disk", "forget_transfer"}
 BACK_HOME = {"end_instance", "start_source"}
 BACK_TO_THE_CLOUD = {"end_arrival", "start_instance", "check_arrival"}
 FEW = (0, 1, 2, 4, 5, 6, 8, 9)
@@ -68,11 +73,12 @@ def test_no_step_of_a_move_is_left_out_here() -> None:
         CloudGuestActivities,
         CloudArrivalActivities,
         CloudInstanceActivities,
+        CloudTransferActivities,
     )
     steps = {
         name for each in classes for name in dir(each) if hasattr(getattr(each, name), "__temporal_activity_definition")
     }
-    assert steps == QUESTIONS | LEAVING | PREPARED | COMING | BACK_HOME | BACK_TO_THE_CLOUD
+    assert steps == QUESTIONS | LEAVING | PREPARED | COMING | CHANGING | BACK_HOME | BACK_TO_THE_CLOUD
 
 
 class Haste:
@@ -414,3 +420,21 @@ async def test_a_landing_that_fails_is_undone_by_workers_that_die(
     assert scene.living() == scene.cloud.things() == [instance]
     assert scene.here.libvirt.domain is None
     assert scene.here.left() == []
+
+
+async def test_a_move_between_clouds_whose_workers_die_at_each_moment(
+    site: FakeSite, outward: over_http.Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    death = Death(at_each_moment)
+    death.hold(monkeypatch)
+    for name in ("cloud_work", "instance_work", "transfer_work"):
+        real = getattr(site, name)
+        setattr(site, name, death.work(lambda real=real: real))  # type: ignore[misc]
+    async with site.working():
+        result = await between.ended(await between.begin(site, **outward.wish, rounds=1, keep_source_for=0))
+    assert set(death.died) > CHANGING
+    source, target = outward.source, outward.target
+    assert (outward.running(source), outward.running(target)) == ([], [result.instance])
+    assert outward.held(target, result.instance) == outward.held(source, outward.instance)
+    assert (outward.extra(source), outward.extra(target)) == ([], [])
+    assert outward.two_copies == []

@@ -39,7 +39,7 @@ def site(site: FakeSite) -> FakeSite:
 
 
 async def begin(site: FakeSite, **more: Any) -> Handle:
-    wanted = {"vm": VM, "source": PLACE, "to": FAR, "size": "t3.micro", **more}
+    wanted = {"vm": VM, "source": PLACE, "to": FAR, "size": "t3.micro", "rounds": 2, **more}
     return await site.client.start_workflow(MoveBetweenClouds.run, wanted, id=site.id, task_queue=site.queue)
 
 

@@ -248,9 +248,11 @@ async def test_a_manual_cut_over_waits_with_a_fresh_copy_and_tests_meanwhile(
     assert state(site) == "stopped"
 
 
+@pytest.mark.parametrize("recorded", [True, False])
 async def test_a_roll_back_stops_the_new_instance_before_the_old_one_runs(
-    site: FakeSite, temporal: WorkflowEnvironment
+    site: FakeSite, temporal: WorkflowEnvironment, recorded: bool
 ) -> None:
+    """Also when the owner records were away at the cut-over, and do not know of it."""
     wish = CloudTransferRequest(vm=VM, source=PLACE, to=FAR, size="t3.micro")
     clouds = Clouds(NovaCron(site.client, site.name))
     async with site.working():
@@ -260,6 +262,9 @@ async def test_a_roll_back_stops_the_new_instance_before_the_old_one_runs(
         async with asyncio.timeout(40):
             seen = [each async for each in move.follow(every=0.05)][-1]
         assert (seen.stage, seen.runs_on) == ("kept", FAR)
+        if not recorded:
+            lagging = site.leases.records[UUID].model_copy(update={"host": "cloud.aws.eu-west-1"})
+            site.leases.records[UUID] = lagging
         await clouds.at(VM).roll_back("it is slow there")
         result = await move.result()
     assert result.rolled_back

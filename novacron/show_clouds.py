@@ -42,7 +42,7 @@ def sizes(found: CloudSizes) -> None:
 
 
 def plan(made: CloudPlan) -> None:
-    click.echo(f"{made.vm} from {made.source} to {made.place}, {'while it runs' if made.warm else 'shut down first'}:")
+    click.echo(f"{made.vm} from {made.source} to {made.place}, {'while it runs' if made.warm else 'stopped first'}:")
     for number, step in enumerate(made.steps, 1):
         click.echo(f"  {number}. {step}")
     fast, slow = made.seconds
@@ -52,7 +52,8 @@ def plan(made: CloudPlan) -> None:
     )
     for cost in made.costs:
         click.echo(
-            f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} a {cost.per}: {cost.what}"
+            f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} "
+            f"{'once' if cost.per == 'once' else f'a {cost.per}'}: {cost.what}"
         )
     if made.prices_as_of:
         click.echo(f"  prices as of {made.prices_as_of} ({made.prices_source})")

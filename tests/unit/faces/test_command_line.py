@@ -53,6 +53,15 @@ WRONG = [
     (["cloud", "bring", "web", "--from", "aws:eu-west-1", "--to", "b", "--memory", "1"], "hardware.memory_mib: got 1"),
     (["cloud", "bring", "web", "--from", "aws:eu-west-1", "--to", "b", "--folder", "/"], "folder: got '/'"),
     (["cloud", "bring", "web", "--to", "host-b"], "--from"),
+    (["cloud", "transfer", "web", "--from", "aws:eu-west-1", "--to", "azure:westeurope"], "--size"),
+    (
+        ["cloud", "transfer", "web", "--from", "aws:eu-west-1", "--to", "aws:eu-west-1", "--size", "t3.micro"],
+        "same place: name two",
+    ),
+    (
+        ["cloud", "transfer", "web", "--from", "here", "--to", "aws:eu-west-1", "--size", "t3.micro"],
+        "source: got 'here'. name a cloud and",
+    ),
     (["cloud", "test", "web", "--subnet", "s"], "--security-group"),
     (["cloud", "test", "web", "--subnet", "s", "--security-group", "-"], "network.security_groups.0: got '-'"),
     (["cloud", "roll-back", "a b"], "vm: got 'a b'"),

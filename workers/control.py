@@ -11,6 +11,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.cloud import CloudActivities
+from activities.cloud_cache import CloudCacheActivities
 from activities.cloud_instances import CloudInstanceActivities
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
@@ -89,6 +90,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             instances.stop_instance,
             instances.start_instance,
             instances.check_arrival,
+            CloudCacheActivities(settings).look_at_cache,
             OpeningActivities().next_opening,
             TellActivities(client).tell_events,
         ],

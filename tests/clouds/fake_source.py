@@ -9,6 +9,7 @@ from pathlib import Path
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
 from clouds.disks.content import BLOCK, RawFile
+from clouds.kvm.connection import Connection
 from models.clouds import AwsSettings
 from models.disks import DiskImage
 from models.host import HostSettings
@@ -131,6 +132,7 @@ class Source:
     vm: str = "counter"
     blocks: int = 12
     domain: FakeDomain = field(init=False)
+    settings: HostSettings = field(init=False)
     activities: CloudDiskActivities = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,8 +143,7 @@ class Source:
 
     def restart(self) -> None:
         """The worker is another process."""
-        state = self.folder / "state"
-        settings = HostSettings.model_validate(
+        self.settings = HostSettings.model_validate(
             {
                 "site": "lab",
                 "host": "host-a",
@@ -150,12 +151,13 @@ class Source:
                 "tls": {"certificate": "/c", "key": "/k", "authority": "/a"},
                 "clouds": [self.cloud.model_dump()],
             }
-        ).model_copy(update={"state_dir": str(state)})
+        ).model_copy(update={"state_dir": str(self.folder / "state")})
         self.activities = CloudDiskActivities(
-            settings,
-            opener=lambda _: FakeConnection(self.domain),  # type: ignore[arg-type,return-value]
-            accounts=Accounts(settings.clouds, "the test"),
+            self.settings, opener=self.opener, accounts=Accounts(self.settings.clouds, "the test")
         )
+
+    def opener(self, _: str) -> Connection:
+        return FakeConnection(self.domain)  # type: ignore[return-value]
 
     @property
     def image(self) -> DiskImage:

@@ -1,0 +1,406 @@
+"""The regional cache as a move uses it, with the real SDK over HTTP: the second VM of a base sends its difference, and
+whatever is wrong with a base costs bytes, never a wrong disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.testing import ActivityEnvironment
+
+from activities.accounts import Accounts
+from activities.cloud_bases import CloudBaseActivities
+from activities.cloud_cache import CloudCacheActivities
+from clouds.cache import TAG
+from clouds.cache.index import ROOT
+from clouds.disks.content import BLOCK, RawFile, content_hash
+from clouds.disks.ledger import SUFFIX
+from clouds.tokens import token
+from models.cloud_cache import BasesKept, CacheReport, CacheRequest, KeepBases, WeighBases
+from models.cloud_move import DiskSent, SendDisk, SettleSource
+from models.host import SiteSettings
+from tests.clouds.aws.scene import AwsCloud
+from tests.clouds.fake_source import OFF, Source
+
+PLACE = "aws:us-east-1"
+BLOCKS = 200
+FILLED = range(0, 160)
+"""What all VMs of the base have in common: 80 MiB of packages."""
+
+
+@dataclasses.dataclass
+class Vm:
+    """One that is off, and on its way."""
+
+    source: Source
+    move: str
+
+    def order(self, step: str = "1", base: str = "", cached: bool = True) -> SendDisk:
+        return SendDisk(
+            move=self.move, place=PLACE, vm=self.source.ref, disk=self.source.image, name=f"{self.source.vm}-vda",
+            base=base, token=token(f"vm/lab/{self.source.vm}", step), cached=cached,
+        )  # fmt: skip
+
+    def send(self, wanted: SendDisk | None = None, *heartbeat: Any) -> DiskSent:
+        env = ActivityEnvironment()
+        env.info = dataclasses.replace(env.info, heartbeat_details=list(heartbeat))
+        self.beats: list[Any] = []
+        env.on_heartbeat = lambda *details: self.beats.append(details[0])
+        return env.run(self.source.activities.send_disk, wanted or self.order())
+
+    def keep(self, sent: DiskSent) -> BasesKept:
+        bases = CloudBaseActivities(self.source.settings, opener=self.source.opener)
+        wanted = KeepBases(
+            move=self.move, place=PLACE, vm=self.source.ref, disks=(self.source.image,), sent=(sent,)
+        )  # fmt: skip
+        return ActivityEnvironment().run(bases.keep_bases, wanted)
+
+    def settle(self) -> None:
+        wanted = SettleSource(move=self.move, vm=self.source.ref, disks=(self.source.image,), place=PLACE)
+        ActivityEnvironment().run(self.source.activities.settle_source, wanted)
+
+    @property
+    def hash(self) -> str:
+        with RawFile(self.source.domain.image) as raw:
+            return content_hash(raw)
+
+
+def vm_of_the_base(aws: AwsCloud, folder: Path, name: str, *own: int) -> Vm:
+    """Its disk: the base, and blocks of its own."""
+    folder = folder / name
+    folder.mkdir()
+    source = Source(folder, aws.settings, vm=name, blocks=BLOCKS)
+    with RawFile(source.domain.image, writable=True) as raw:
+        for index in FILLED:
+            raw.write(index * BLOCK, Random(index).randbytes(4096))
+        for index in own:
+            raw.write(index * BLOCK, Random(f"{name}/{index}").randbytes(4096))
+    source.domain.number = OFF
+    return Vm(source, f"move-{name}")
+
+
+@pytest.fixture
+def first(aws: AwsCloud, tmp_path: Path) -> Vm:
+    return vm_of_the_base(aws, tmp_path, "web-1", 3, 170)
+
+
+@pytest.fixture
+def second(aws: AwsCloud, tmp_path: Path) -> Vm:
+    """Eleven blocks differ from the first's disk, which has two that are its own."""
+    return vm_of_the_base(aws, tmp_path, "web-2", 7, 8, 9, 50, 161, 162, 163, 164, 165)
+
+
+@pytest.fixture
+def base(first: Vm) -> DiskSent:
+    """What the first VM left behind."""
+    sent = first.send()
+    assert first.keep(sent).disks == (sent.disk,)
+    first.settle()
+    return sent
+
+
+async def cache(aws: AwsCloud, **wishes: Any) -> CacheReport:
+    settings = SiteSettings(site="lab", hosts=("host-a",), clouds=(aws.settings,))
+    wanted = CacheRequest(place=PLACE, **wishes)
+    return await ActivityEnvironment().run(CloudCacheActivities(settings).look_at_cache, wanted)
+
+
+def test_a_second_vm_of_the_same_base_sends_under_15_percent_of_its_bytes(
+    aws: AwsCloud, base: DiskSent, second: Vm
+) -> None:
+    before = aws.sent()
+    sent = second.send()
+    whole = len(second.source.content()) * BLOCK
+    over_the_wire = aws.sent() - before
+    print(f"\nwhole {whole / 2**20:.1f} MiB, sent {over_the_wire / 2**20:.1f} MiB: {over_the_wire / whole:.1%}")
+    assert over_the_wire == sent.bytes == 11 * BLOCK
+    assert over_the_wire < 0.15 * whole
+    assert sent.saved == whole - sent.bytes
+    assert sent.origin == base.disk
+    assert sent.cache.startswith("hit")
+    assert aws.content(sent.disk) == second.source.content()
+    assert sent.content == sent.source == second.hash
+
+
+def test_its_next_rounds_are_differences_of_its_own_disk(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    sent = second.send()
+    second.source.write(12, what=b"since then")
+    again = second.send(second.order("2", sent.disk))
+    assert again.bytes == BLOCK
+    assert (again.origin, again.saved) == (base.disk, sent.saved)
+    assert aws.content(again.disk) == second.source.content()
+
+
+def test_a_twin_is_a_disk_of_its_own_and_never_the_base_itself(aws: AwsCloud, base: DiskSent, tmp_path: Path) -> None:
+    """Its move removes what it made in the end."""
+    twin = vm_of_the_base(aws, tmp_path, "twin")
+    twin.source.domain.image.write_bytes((tmp_path / "web-1" / "web-1.raw").read_bytes())
+    sent = twin.send()
+    assert (sent.bytes, sent.content) == (0, base.content)
+    assert sent.disk != base.disk
+    assert aws.content(sent.disk) == twin.source.content()
+
+
+def test_a_base_that_saves_too_little_is_left_alone(aws: AwsCloud, base: DiskSent, tmp_path: Path) -> None:
+    other = vm_of_the_base(aws, tmp_path, "db", *FILLED)
+    sent = other.send()
+    assert (sent.origin, sent.saved) == ("", 0)
+    assert sent.cache.startswith("miss: of 1 bases the nearest")
+    assert aws.content(sent.disk) == other.source.content()
+
+
+def test_blocks_that_lie_about_the_rest_are_found_out_before_anything_is_sent(
+    aws: AwsCloud, base: DiskSent, tmp_path: Path
+) -> None:
+    """The probes fit by chance, and all other blocks do not."""
+    other = vm_of_the_base(aws, tmp_path, "db", *FILLED)
+    probes = json.loads(head_of(aws))["probes"]
+    for index, _ in probes:
+        with RawFile(tmp_path / "web-1" / "web-1.raw") as image, RawFile(other.source.domain.image, True) as raw:
+            raw.write(index * BLOCK, image.read(index * BLOCK, BLOCK))
+    for index in range(160, BLOCKS):
+        other.source.write(index, what=f"db {index}".encode())
+    before = aws.sent()
+    sent = other.send()
+    differing = len(other.source.content())
+    assert sent.origin == "" or sent.bytes < 0.9 * differing * BLOCK
+    assert aws.sent() - before == sent.bytes
+    assert aws.content(sent.disk) == other.source.content()
+
+
+def test_an_answer_that_was_lost_is_given_again_with_what_was_saved(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    sent = second.send()
+    before = aws.sent()
+    second.source.restart()
+    again = second.send()
+    assert (again.disk, again.origin, again.saved) == (sent.disk, sent.origin, sent.saved)
+    assert aws.sent() == before
+
+
+@pytest.mark.parametrize("heartbeat_arrived", [True, False])
+def test_a_worker_that_dies_in_the_middle_goes_on_from_the_same_base(
+    aws: AwsCloud, base: DiskSent, second: Vm, tmp_path: Path, heartbeat_arrived: bool
+) -> None:
+    before = aws.sent()
+    aws.faults.on("PutSnapshotBlock", "unavailable", times=1000, after=5)
+    with pytest.raises(ApplicationError):
+        second.send()
+    aws.faults.clear()
+    beats = second.beats[-1:] if heartbeat_arrived else []
+    newer = vm_of_the_base(aws, tmp_path, "web-3", 7, 8, 9, 50, 170)  # nearer, and kept meanwhile
+    newer.keep(newer.send(newer.order(cached=False)))
+    made = {*aws.things()}
+    before += len(newer.source.content()) * BLOCK
+    second.source.restart()
+    sent = second.send(None, *beats)
+    assert sent.origin == base.disk
+    assert aws.content(sent.disk) == second.source.content()
+    assert {*aws.things()} <= made, "one disk was begun, and that one was finished"
+    assert aws.sent() - before <= (11 + aws.settings.calls.parallel if heartbeat_arrived else 22) * BLOCK
+
+
+def head_of(aws: AwsCloud) -> bytes:
+    (name,) = [name for name in aws.server.objects.objects if name.endswith(".json")]
+    return aws.server.objects.objects[name]
+
+
+def test_a_base_that_was_deleted_by_hand_is_a_whole_send(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    assert aws.adapter.image_import is not None
+    aws.adapter.image_import.delete_disk(base.disk)
+    sent = second.send()
+    assert (sent.origin, sent.saved) == ("", 0)
+    assert sent.cache.startswith("miss")
+    assert aws.content(sent.disk) == second.source.content()
+    assert aws.things() == [sent.disk]
+
+
+def test_a_base_that_goes_while_a_disk_is_made_from_it_is_a_whole_send_and_leaves_nothing(
+    aws: AwsCloud, base: DiskSent, second: Vm
+) -> None:
+    assert aws.adapter.image_import is not None
+    aws.faults.on("PutSnapshotBlock", "unavailable", times=1000, after=5)
+    with pytest.raises(ApplicationError):
+        second.send()
+    aws.faults.clear()
+    aws.adapter.image_import.delete_disk(base.disk)
+    second.source.restart()
+    sent = second.send(None, *second.beats[-1:])
+    assert (sent.origin, sent.saved) == ("", 0)
+    assert sent.cache == f"miss: {base.disk} is gone, or is no base any more"
+    assert aws.content(sent.disk) == second.source.content()
+    assert aws.things() == [sent.disk]
+
+
+@pytest.mark.parametrize("part", [".json", ".blocks"])
+@pytest.mark.parametrize("harm", [b"", b"\0" * 40, b'{"format": 1, "disk": 5}', b'{"format": 2}'])
+def test_an_index_that_is_damaged_is_a_whole_send(
+    aws: AwsCloud, base: DiskSent, second: Vm, part: str, harm: bytes
+) -> None:
+    (name,) = [name for name in aws.server.objects.objects if name.endswith(part)]
+    aws.server.objects.objects[name] = harm
+    sent = second.send()
+    assert (sent.origin, sent.saved) == ("", 0)
+    assert aws.content(sent.disk) == second.source.content()
+
+
+def test_a_list_of_blocks_that_is_not_the_one_that_its_disk_is_tagged_with_is_not_believed(
+    aws: AwsCloud, base: DiskSent, second: Vm, tmp_path: Path
+) -> None:
+    """Whoever writes to the bucket cannot make a disk out of another one's blocks."""
+    assert aws.adapter.cache is not None
+    aws.adapter.cache.keep_disk(base.disk, "0" * 64)
+    sent = second.send()
+    assert sent.origin == ""
+    assert aws.content(sent.disk) == second.source.content()
+
+
+@pytest.mark.parametrize("call", ["ListObjectsV2", "GetObject", "PutObject"])
+@pytest.mark.parametrize("kind", ["permission", "unavailable"])
+def test_a_bucket_that_does_not_answer_is_a_whole_send_with_the_reason(
+    aws: AwsCloud, base: DiskSent, second: Vm, call: str, kind: Any
+) -> None:
+    aws.faults.on(call, kind, times=1000)
+    sent = second.send()
+    assert sent.origin == ""
+    assert sent.cache.startswith("miss")
+    assert aws.content(sent.disk) == second.source.content()
+    assert kind != "permission" or call == "GetObject" or "Access Denied" in sent.cache
+
+
+def test_without_leave_nothing_is_looked_for(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    looked = aws.faults.count("ListObjectsV2")
+    sent = second.send(second.order(cached=False))
+    assert (sent.origin, sent.cache) == ("", "")
+    assert aws.faults.count("ListObjectsV2") == looked
+
+
+def test_another_scope_does_not_see_the_base(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    assert aws.settings.cache is not None
+    other = aws.settings.cache.model_copy(update={"scope": "tenant-b"})
+    second.source.cloud = aws.settings.model_copy(update={"cache": other})
+    second.source.restart()
+    sent = second.send()
+    assert sent.cache == "miss: no base of this size is kept"
+
+
+def test_what_is_kept_is_tagged_and_kept_once(aws: AwsCloud, first: Vm) -> None:
+    sent = first.send()
+    assert [first.keep(sent).disks for _ in range(2)] == [(sent.disk,)] * 2
+    assert {"Key": TAG, "Value": sent.content} in aws.server.strict.snapshots[sent.disk].tags
+    assert sorted(name.rpartition(".")[2] for name in aws.server.objects.objects) == ["blocks", "json"]
+    assert all(name.startswith(f"{ROOT}/shared/bases/") for name in aws.server.objects.objects)
+
+
+def test_a_disk_that_was_made_from_a_base_is_no_new_one(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    kept = second.keep(second.send())
+    assert kept.disks == ()
+    assert "a base that is kept already has 93% of it" in kept.reasons[0]
+
+
+def test_only_what_was_proved_equal_is_kept(aws: AwsCloud, first: Vm) -> None:
+    sent = first.send()
+    kept = first.keep(sent.model_copy(update={"source": ""}))
+    assert kept.disks == ()
+    assert "not compared with its image" in kept.reasons[0]
+    changed = first.keep(sent.model_copy(update={"disk": "snap-0"}))
+    assert "not what was sent last" in changed.reasons[0]
+    assert aws.server.objects.objects == {}
+
+
+async def test_uses_and_savings_are_listed(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    sent = second.send()
+    (listed,) = (await cache(aws)).bases
+    assert (listed.disk, listed.name, listed.uses, listed.saved) == (base.disk, "web-1-vda", 1, sent.saved)
+    assert listed.in_use == 0
+    assert listed.held == base.bytes
+
+
+async def test_what_a_move_makes_a_disk_from_stays_whatever_the_bounds_say(
+    aws: AwsCloud, base: DiskSent, second: Vm
+) -> None:
+    aws.faults.on("PutSnapshotBlock", "unavailable", times=1000, after=5)
+    with pytest.raises(ApplicationError):
+        second.send()
+    aws.faults.clear()
+    report = await cache(aws, action="prune", everything=True)
+    assert report.removed == ()
+    assert [(each.disk, each.in_use) for each in report.bases] == [(base.disk, 1)]
+    second.settle()  # the move is given up
+    report = await cache(aws, action="prune", everything=True)
+    assert [each.disk for each in report.removed] == [base.disk]
+    assert base.disk not in aws.things()
+    assert aws.server.objects.objects == {}
+
+
+def test_a_send_that_is_cancelled_lets_its_base_go(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    env = ActivityEnvironment()
+
+    def cancel(*details: Any) -> None:
+        if details[0]:
+            env.cancel()
+
+    env.on_heartbeat = cancel
+    with pytest.raises(CancelledError):
+        env.run(second.source.activities.send_disk, second.order())
+    assert not [name for name in aws.server.objects.objects if name.endswith(".open")]
+    assert aws.things() == [base.disk]
+
+
+async def test_what_was_of_no_use_for_long_goes_and_what_is_gone_is_forgotten(
+    aws: AwsCloud, first: Vm, second: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert aws.adapter.image_import is not None
+    sent = first.send()
+    monkeypatch.setattr("activities.cloud_bases.time.time", lambda: 1.0)
+    first.keep(sent.model_copy())
+    monkeypatch.undo()
+    report = await cache(aws, action="prune")
+    assert "of no use for" in report.removed[0].gone
+    assert aws.things() == []
+    other = second.send()
+    second.keep(other)
+    aws.adapter.image_import.delete_disk(other.disk)
+    report = await cache(aws, action="prune")
+    assert "its disk is gone" in report.removed[0].gone
+    assert aws.server.objects.objects == {}
+
+
+async def test_old_uses_do_not_count_and_are_swept(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    second.send()
+    (use,) = [name for name in aws.server.objects.objects if name.endswith(".done")]
+    aws.server.objects.aged[use] = timedelta(days=40)
+    (listed,) = (await cache(aws)).bases
+    assert listed.uses == 0
+    await cache(aws, action="prune")
+    assert use not in aws.server.objects.objects
+
+
+def test_an_estimate_compares_a_few_blocks_of_a_running_vm(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
+    bases = CloudBaseActivities(second.source.settings, opener=second.source.opener)
+    image = second.source.image.model_copy(update={"allocated": 100 << 20})
+    told = ActivityEnvironment().run(bases.weigh_bases, WeighBases(place=PLACE, vm=second.source.ref, disks=(image,)))
+    assert told.saved is not None
+    assert 0.8 * image.allocated < told.saved <= image.allocated
+    qcow2 = image.model_copy(update={"format": "qcow2"})
+    told = ActivityEnvironment().run(bases.weigh_bases, WeighBases(place=PLACE, vm=second.source.ref, disks=(qcow2,)))
+    assert told.saved is None
+
+
+def test_settings_without_a_cache_keep_nothing(aws: AwsCloud, first: Vm) -> None:
+    first.source.cloud = aws.settings.model_copy(update={"cache": None})
+    first.source.restart()
+    sent = first.send()
+    assert (sent.origin, sent.cache) == ("", "")
+    assert first.keep(sent).disks == ()
+    assert not Path(f"{first.source.domain.image}{SUFFIX}.new").exists()
+    assert aws.server.objects.objects == {}
+
+
+def test_accounts_are_those_of_the_host(first: Vm) -> None:
+    assert Accounts(first.source.settings.clouds, "x").places == (PLACE,)

@@ -93,7 +93,7 @@ def _decided(path: Path, move: str) -> Ledger | None:
 
 
 def _decide(adapter: Adapter, index: Index, source: Reader, who: str) -> tuple[Ledger, str]:
-    """(a ledger that holds the base's blocks, or none; why). What goes wrong with the cache is a miss: it only saves."""
+    """(a ledger that holds the base's blocks, or none; why). What is wrong with the cache is a miss: it only saves."""
     try:
         bases = choose.candidates(index.bases(), source.size)
         looked = seen(source, choose.asked(bases))

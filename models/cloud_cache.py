@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, model_validator
 
 from models.base import Count, MigrationId, Model, Name, Text
-from models.cloud_move import MOST_DISKS, CloudId, DiskSent, Place
+from models.cloud_move import MOST_DISKS, DiskSent, Place
+from models.clouds import CloudId
 from models.disks import DiskImage
 from models.migration import VmRef
 
@@ -76,6 +77,12 @@ class CacheRequest(Model):
     """prune: remove what the bounds of the settings do not allow, and entries whose disk is gone."""
     everything: bool = False
     """Of prune: all that no move in progress uses."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.everything and self.action != "prune":
+            raise ValueError("everything goes with action 'prune', and with nothing else")
+        return self
 
 
 class CacheReport(Model):

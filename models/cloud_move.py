@@ -199,6 +199,8 @@ class CloudPlan(Model):
     """What the guest sees of its disks."""
     send_bytes: Count = 0
     """What the images hold, about what the first copy sends when no base saves any of it."""
+    cached: bool = False
+    """Its disks may start from bases that the place keeps."""
     saved_bytes: Count | None = None
     """Of these, about what a base that the place keeps saves, by a few blocks compared. None: not looked at."""
     cache: Text = ""

@@ -13,6 +13,7 @@ from models.cloud_move import CloudMoveRequest, CloudPlan, CloudsAnswer, CloudSt
 from novacron import show, show_clouds
 from novacron.client import NovaCron, check_name
 from novacron.clouds import CloudMove, Clouds, Steerable
+from novacron.commands import cloud_cache
 from novacron.commands.base import Commands, Face, as_json
 from novacron.errors import Cancelled, InvalidInput, MigrationFailed, Refused
 from workflows.request import complaints
@@ -109,6 +110,14 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     default="keep",
     show_default=True,
     help="What becomes of the source's definition and disks after that.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["on", "read", "off"]),
+    default="on",
+    show_default=True,
+    help="Where the place keeps bases: on: start from one, and leave one behind (it costs storage, and holds what the VM's "
+    "disks hold). read: leave none. off: neither.",
 )
 @click.option("--dry-run", is_flag=True, help="Show steps, bytes, times, costs and blockers; start nothing.")
 @click.option("--detach", is_flag=True, help="Start it and return at once.")
@@ -284,6 +293,9 @@ def let_go(face: Face, vm: str, as_json: bool) -> None:
 def cancel(face: Face, vm: str, reason: str, as_json: bool) -> None:
     """Give a move up that has not been cut over: VM runs on at its source, and what was copied is removed."""
     _tell(face, vm, as_json, lambda move: move.cancel(reason))
+
+
+cloud.add_command(cloud_cache.cache)
 
 
 def _request(vm: str, groups: tuple[str, ...], wishes: dict[str, Any]) -> CloudMoveRequest:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
+from clouds.adapters import connect
+from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
 from clouds.kvm.connection import Connection
-from models.clouds import AwsSettings
+from models.clouds import AwsSettings, CloudAccounts, CloudSettings
 from models.disks import DiskImage
 from models.host import HostSettings
 from models.migration import VmRef
@@ -125,6 +127,21 @@ class FakeConnection:
         return "<capabilities><host><uuid>u</uuid></host></capabilities>"
 
 
+_CONNECTED: dict[str, Adapter] = {}
+
+
+def accounts(settings: CloudAccounts) -> Accounts:
+    """Adapters are shared between tests, since an SDK takes a second to build its clients. They remember nothing."""
+
+    def connected(each: CloudSettings) -> Adapter:
+        key = each.model_dump_json()
+        if key not in _CONNECTED:
+            _CONNECTED[key] = connect(each)
+        return _CONNECTED[key]
+
+    return Accounts(settings, "the test", connected)
+
+
 @dataclass
 class Source:
     folder: Path
@@ -153,7 +170,7 @@ class Source:
             }
         ).model_copy(update={"state_dir": str(self.folder / "state")})
         self.activities = CloudDiskActivities(
-            self.settings, opener=self.opener, accounts=Accounts(self.settings.clouds, "the test")
+            self.settings, opener=self.opener, accounts=accounts(self.settings.clouds)
         )
 
     def opener(self, _: str) -> Connection:

@@ -7,7 +7,7 @@ the source may run again; if that cannot be had, nothing is started, because two
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -124,9 +124,10 @@ class Crossing:
         await self.end_instance()
         await self._drop_image()
 
-    async def clean(self) -> None:
-        """The instance has its own volumes: image and snapshots are of no more use. Raises ActivityError."""
-        await self._cloud.remove(self._image, self._copy.made)
+    async def clean(self, kept: Sequence[str]) -> None:
+        """The instance has its own volumes: image and snapshots are of no more use, but for those that are `kept` as
+        bases. Raises ActivityError."""
+        await self._cloud.remove(self._image, [disk for disk in self._copy.made if disk not in kept])
 
     async def _drop_image(self) -> None:
         if self._image:

@@ -74,6 +74,11 @@ class Fetching:
         return tuple(self.got[image.target] for image in self.images if image.target in self.got)
 
     @property
+    def saved_bytes(self) -> int:
+        """Nothing is kept of what comes home."""
+        return 0
+
+    @property
     def held(self) -> int:
         """Bytes that the last step has to read to compare: no more than what came."""
         return self.rounds[0].bytes if self.rounds else 0

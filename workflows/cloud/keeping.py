@@ -9,6 +9,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
+from models.cloud_cache import KeepBases
 from models.cloud_move import StartSource, owner_of
 from workflows import errors
 from workflows.calls.site import Host
@@ -24,14 +25,17 @@ class Keeping(Trials):
     def __init__(self) -> None:
         super().__init__()
         self._owner = Ownership(self._chronicle)
-        self._rolled_back = self._removed = False
+        self._rolled_back = self._removed = self._cached = False
+        self._kept_bases: tuple[str, ...] = ()
 
     async def _keep(self) -> None:
         """The VM runs in the cloud: the record says so, what the move needed goes, the source is kept for a while."""
         assert self._copy is not None
         assert self._crossing is not None
         await self._owner.end(runs_on=owner_of(self._wanted.to))
-        await self._try("image and snapshots are left", self._crossing.clean)
+        if self._cached and self._wanted.cache == "on":
+            await self._try("its disks stay not as bases for others", self._keep_bases)
+        await self._try("image and snapshots are left", self._crossing.clean, self._kept_bases)
         self._kept_until = workflow.now() + timedelta(seconds=self._wanted.keep_source_for)
         self._enter("kept", f"runs in {self._wanted.to} as {self._crossing.instance}; the source is kept")
         with contextlib.suppress(TimeoutError):
@@ -47,6 +51,17 @@ class Keeping(Trials):
         self._enter("done")
         await self._owner.end()
         await self._chronicle.close()
+
+    async def _keep_bases(self) -> None:
+        assert self._copy is not None
+        copy = self._copy
+        order = KeepBases(
+            move=copy.move, place=self._wanted.to, vm=copy.ref, disks=copy.facts.disks, sent=copy.disks
+        )  # fmt: skip
+        told = await self._host.keep_bases(order)
+        self._kept_bases = told.disks
+        for reason in told.reasons:
+            self._chronicle.remark(f"cache: {reason}")
 
     async def _back(self) -> bool:
         """Stop the instance, and be sure of it; then the source runs again, and the record says so."""

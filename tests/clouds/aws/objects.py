@@ -1,5 +1,5 @@
-"""S3 as far as an index needs it: objects that are kept whole, lists in pages. Requests are read, and answers judged, by
-botocore's own model of S3; a body whose checksum does not fit is refused, as S3 does.
+"""S3 as far as an index needs it: objects that are kept whole, lists in pages. Requests, and answers with a body, are
+judged by botocore's own model of S3; a body whose checksum does not fit is refused, as S3 does.
 """
 
 from __future__ import annotations

@@ -95,8 +95,8 @@ LOOKS = Metric(
 CACHE_LOOKS = Metric(
     "novacron_cloud_cache_looks_total",
     "counter",
-    "Disks that were sent to a cloud for the first time where the place keeps bases. outcome: hit (made from one), miss "
-    "(sent whole).",
+    "Disks that were sent to a cloud for the first time where the place keeps bases. outcome: hit (made from one), "
+    "miss (sent whole).",
     ("place", "outcome"),
 )
 CACHE_SENT = Metric(

@@ -52,10 +52,8 @@ def plan(made: CloudPlan) -> None:
         f"{details.duration(fast)} at 1 Gbit/s, {details.duration(slow)} at 100 Mbit/s"
     )
     if made.cached:
-        saves = (
-            f"about {details.size(made.saved_bytes)} of them are there" if made.saved_bytes is not None else "unknown"
-        )
-        click.echo(f"  kept bases: {saves}{f' ({made.cache})' if made.cache else ''}")
+        saves = "not compared" if made.saved_bytes is None else f"have about {details.size(made.saved_bytes)} of it"
+        click.echo(f"  bases that are kept there: {saves}{f' ({made.cache})' if made.cache else ''}")
     for cost in made.costs:
         click.echo(
             f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} a {cost.per}: {cost.what}"

@@ -116,8 +116,8 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     type=click.Choice(["on", "read", "off"]),
     default="on",
     show_default=True,
-    help="Where the place keeps bases: on: start from one, and leave one behind (it costs storage, and holds what the VM's "
-    "disks hold). read: leave none. off: neither.",
+    help="Where the place keeps bases: on: start from one, and leave one behind (it costs storage, and holds what the "
+    "VM's disks hold). read: leave none. off: neither.",
 )
 @click.option("--dry-run", is_flag=True, help="Show steps, bytes, times, costs and blockers; start nothing.")
 @click.option("--detach", is_flag=True, help="Start it and return at once.")

@@ -22,6 +22,8 @@ class AwsCloud:
         reboot="RebootInstances",
         get="DescribeInstances",
         list="DescribeInstances",
+        put_object="PutObject",
+        list_objects="ListObjectsV2",
     )
     size = "t3.micro"
 
@@ -53,3 +55,6 @@ class AwsCloud:
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         self.server.strict.guest_writes(volume, index, data)
+
+    def small_pages(self) -> None:
+        self.server.objects.page = 2

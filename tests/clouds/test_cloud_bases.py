@@ -28,8 +28,8 @@ from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.fake_source import OFF, Source, accounts
 
 PLACE = "aws:us-east-1"
-BLOCKS = 40
-FILLED = range(32)
+BLOCKS = 28
+FILLED = range(20)
 """What all VMs of the base have in common: packages."""
 DIFFERENT = 3
 """Blocks in which the second VM is not as the first: one that it changed, one that either has for itself."""

@@ -157,7 +157,7 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "ImageExport": Offer(_WORKS, "page ranges of a snapshot or unused disk, each block's MD5 verified"),
         "BlockDelta": Offer(_WORKS, "a new disk: base copied inside Azure, changes sent; out by snapshots' page diff"),
         "Catalogue": Offer(_WORKS, "resource SKUs, usages, price file"),
-        "RegionalCache": Offer(_LATER, "finished disks could stay, their index in a blob container"),
+        "RegionalCache": Offer(_WORKS, "index in a blob container; finished disks stay, copied from inside Azure"),
     },
     "gcp": {
         "Instances": Offer(_WORKS, "Compute Engine"),

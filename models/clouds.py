@@ -143,6 +143,12 @@ class OciSettings(Model):
     calls: CallSettings = CallSettings()
 
 
+class AzureCache(CacheBounds):
+    container: ClosedUrl
+    """Address of a blob container in the region, for the index: https://<account>.blob.core.windows.net/<container>.
+    Has to be there; the worker's credentials need a role for it. The disks themselves stay as managed disks."""
+
+
 class AzureSettings(Model):
     """An Azure subscription, one region and one resource group of it. Credentials come from azure-identity's
     DefaultAzureCredential chain, never from here."""
@@ -163,6 +169,8 @@ class AzureSettings(Model):
     endpoint_url: ClosedUrl | None = None
     """Of the resource manager: another Azure (government, China) or a test's server. Tokens go over it: https, or a
     loopback address. None: the public Azure."""
+    cache: AzureCache | None = None
+    """None: nothing stays, and every VM is sent whole."""
     calls: CallSettings = CallSettings()
 
 

@@ -392,7 +392,7 @@ async def test_old_uses_do_not_count_and_are_swept(aws: AwsCloud, base: DiskSent
 
 
 def test_an_estimate_compares_a_few_blocks_of_a_running_vm(aws: AwsCloud, base: DiskSent, second: Vm) -> None:
-    image = second.source.image.model_copy(update={"allocated": 16 << 20})
+    image = second.source.image.model_copy(update={"allocated": 10 << 20})
     told = ActivityEnvironment().run(
         second.bases.weigh_bases, WeighBases(place=PLACE, vm=second.source.ref, disks=(image,))
     )

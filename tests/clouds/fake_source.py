@@ -12,7 +12,7 @@ from clouds.adapters import connect
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
 from clouds.kvm.connection import Connection
-from models.clouds import AwsSettings, CloudAccounts, CloudSettings
+from models.clouds import CloudAccounts, CloudSettings
 from models.disks import DiskImage
 from models.host import HostSettings
 from models.migration import VmRef
@@ -145,7 +145,7 @@ def accounts(settings: CloudAccounts) -> Accounts:
 @dataclass
 class Source:
     folder: Path
-    cloud: AwsSettings
+    cloud: CloudSettings
     vm: str = "counter"
     blocks: int = 12
     domain: FakeDomain = field(init=False)

@@ -23,9 +23,12 @@ from clouds.disks.ledger import SUFFIX
 from clouds.tokens import token
 from models.cloud_cache import BasesKept, CacheReport, CacheRequest, KeepBases, WeighBases
 from models.cloud_move import DiskSent, SendDisk, SettleSource
+from models.clouds import place_of
 from models.host import SiteSettings
 from tests.clouds.aws.scene import AwsCloud
+from tests.clouds.azure.scene import AzureCloud
 from tests.clouds.fake_source import OFF, Source, accounts
+from tests.clouds.scene import Cloud
 
 PLACE = "aws:us-east-1"
 BLOCKS = 28
@@ -42,9 +45,13 @@ class Vm:
     source: Source
     move: str
 
+    @property
+    def place(self) -> str:
+        return place_of(self.source.cloud)
+
     def order(self, step: str = "1", base: str = "", cached: bool = True) -> SendDisk:
         return SendDisk(
-            move=self.move, place=PLACE, vm=self.source.ref, disk=self.source.image, name=f"{self.source.vm}-vda",
+            move=self.move, place=self.place, vm=self.source.ref, disk=self.source.image, name=f"{self.source.vm}-vda",
             base=base, token=token(f"vm/lab/{self.source.vm}", step), cached=cached,
         )  # fmt: skip
 
@@ -62,12 +69,12 @@ class Vm:
 
     def keep(self, sent: DiskSent) -> BasesKept:
         wanted = KeepBases(
-            move=self.move, place=PLACE, vm=self.source.ref, disks=(self.source.image,), sent=(sent,)
+            move=self.move, place=self.place, vm=self.source.ref, disks=(self.source.image,), sent=(sent,)
         )  # fmt: skip
         return ActivityEnvironment().run(self.bases.keep_bases, wanted)
 
     def settle(self) -> None:
-        wanted = SettleSource(move=self.move, vm=self.source.ref, disks=(self.source.image,), place=PLACE)
+        wanted = SettleSource(move=self.move, vm=self.source.ref, disks=(self.source.image,), place=self.place)
         ActivityEnvironment().run(self.source.activities.settle_source, wanted)
 
     @property
@@ -76,11 +83,11 @@ class Vm:
             return content_hash(raw)
 
 
-def vm_of_the_base(aws: AwsCloud, folder: Path, name: str, *own: int) -> Vm:
+def vm_of_the_base(cloud: Cloud, folder: Path, name: str, *own: int) -> Vm:
     """Its disk: the base, and blocks of its own."""
     folder = folder / name
     folder.mkdir()
-    impatient = aws.settings.model_copy(update={"calls": aws.settings.calls.model_copy(update={"attempts": 1})})
+    impatient = cloud.settings.model_copy(update={"calls": cloud.settings.calls.model_copy(update={"attempts": 1})})
     source = Source(folder, impatient, vm=name, blocks=BLOCKS)
     with RawFile(source.domain.image, writable=True) as raw:
         for index in FILLED:
@@ -413,3 +420,45 @@ def test_settings_without_a_cache_keep_nothing(aws: AwsCloud, first: Vm) -> None
     assert first.keep(sent).disks == ()
     assert not Path(f"{first.source.domain.image}{SUFFIX}.new").exists()
     assert aws.server.objects.objects == {}
+
+
+def test_on_azure_the_second_vm_sends_its_difference_and_the_rest_is_copied_there(
+    azure: AzureCloud, tmp_path: Path
+) -> None:
+    elder, second = (
+        vm_of_the_base(azure, tmp_path, name, *own) for name, own in (("web-1", (25,)), ("web-2", (7, 22)))
+    )
+    base = elder.send()
+    assert elder.keep(base).disks == (base.disk,)
+    elder.settle()
+    whole, before = len(second.source.content()) * BLOCK, azure.sent()
+    sent = second.send()
+    assert azure.sent() - before == sent.bytes == DIFFERENT * BLOCK < 0.15 * whole
+    assert (sent.origin, sent.saved) == (base.disk, whole - sent.bytes)
+    assert azure.content(sent.disk) == second.source.content()
+    assert sent.content == sent.source == second.hash
+    second.source.write(12, what=b"since then")
+    again = second.send(second.order("2", sent.disk))
+    assert again.bytes == BLOCK
+    assert azure.content(again.disk) == second.source.content()
+    assert sorted(azure.things()) == sorted([base.disk, sent.disk, again.disk])
+
+
+def test_on_azure_a_base_that_goes_half_way_is_a_whole_send_and_leaves_nothing(
+    azure: AzureCloud, tmp_path: Path
+) -> None:
+    elder, second = (
+        vm_of_the_base(azure, tmp_path, name, *own) for name, own in (("web-1", (25,)), ("web-2", (7, 22)))
+    )
+    base = elder.send()
+    elder.keep(base)
+    azure.faults.on("PUT page", "unavailable", times=1000, after=1)
+    with pytest.raises(ApplicationError):
+        second.send()
+    azure.faults.clear()
+    assert azure.adapter.image_import is not None
+    azure.adapter.image_import.delete_disk(base.disk)
+    sent = second.send(None, *second.beats[-1:])
+    assert (sent.origin, sent.saved) == ("", 0)
+    assert azure.content(sent.disk) == second.source.content()
+    assert azure.things() == [sent.disk]

@@ -97,9 +97,10 @@ class CloudBaseActivities(OnHost):
             return choose.Verdict(False, error.what)
         if ledger.disk != sent.disk or ledger.content() != sent.content:
             return choose.Verdict(False, "what is known of it here is not what was sent last")
-        name = f"{order.vm.vm}-{sent.target}"
-        fresh, stored = entry.describe(sent.disk, name, ledger.size, ledger.digests, time.time())
-        verdict = choose.keep(fresh, ledger.saved, index.bases(), index.bounds)
+        name, now = f"{order.vm.vm}-{sent.target}", time.time()
+        fresh, stored = entry.describe(sent.disk, name, ledger.size, ledger.digests, now)
+        bases = index.bases()
+        verdict = choose.keep(fresh, ledger.saved, bases, index.worths(now), index.bounds, now)
         if verdict.yes:
             index.add(fresh, stored)
         return verdict

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, field_validator, model_validator
 
 from models.base import Count, MigrationId, Model, Name, Text
-from models.cloud_move import MOST_DISKS, DiskSent, Place
+from models.cloud_move import MOST_DISKS, DiskSent, Place, known_place
 from models.clouds import CloudId
 from models.disks import DiskImage
 from models.migration import VmRef
@@ -72,11 +72,17 @@ class CachedBase(Model):
 class CacheRequest(Model):
     """Input of the workflow novacron.CloudCache."""
 
-    place: Place
+    place: Annotated[str, Field(max_length=80)]
+    """A Place."""
     action: Literal["list", "prune"] = "list"
     """prune: remove what the bounds of the settings do not allow, and entries whose disk is gone."""
     everything: bool = False
     """Of prune: all that no move in progress uses."""
+
+    @field_validator("place")
+    @classmethod
+    def _known(cls, place: str) -> str:
+        return known_place(place)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

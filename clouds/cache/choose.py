@@ -87,7 +87,9 @@ def worth_it(whole: int, differing: int) -> Verdict:
     return Verdict(True, f"{differing} blocks are sent instead of {whole}")
 
 
-def keep(fresh: Base, saved: int, bases: Sequence[Base], bounds: CacheBounds) -> Verdict:
+def keep(
+    fresh: Base, saved: int, bases: Sequence[Base], worths: Mapping[str, Worth], bounds: CacheBounds, now: float
+) -> Verdict:
     """Shall this disk stay as a base? `saved`: bytes that it had from a base itself."""
     if any(base.disk == fresh.disk for base in bases):
         return Verdict(True, "it is kept already")
@@ -102,6 +104,9 @@ def keep(fresh: Base, saved: int, bases: Sequence[Base], bounds: CacheBounds) ->
         return Verdict(False, f"{same.disk} holds the same")
     if saved > KEEP_BELOW * fresh.held:
         return Verdict(False, f"a base that is kept already has {saved / fresh.held:.0%} of it")
+    gone, _ = evict([*bases, fresh], worths, bounds, now)
+    if any(each.base == fresh for each in gone):
+        return Verdict(False, f"{bounds.most_gib} GiB are kept at most, and what is there saved more for its size")
     return Verdict(True, "nothing like it is kept")
 
 

@@ -21,7 +21,7 @@ from clouds.cache import entry
 from clouds.cache.choose import DAY, Removal, Worth, evict
 from clouds.cache.entry import Base
 from clouds.capabilities import RegionalCache
-from clouds.errors import Damaged, NotFound
+from clouds.errors import Conflict, Damaged, NotFound
 from models.clouds import CacheBounds
 
 ROOT = "novacron/cache/v1"
@@ -133,13 +133,18 @@ class Index:
         else:
             going, left = evict(kept, worths, self.bounds, now)
         removals = (*(Removal(base, "its disk is gone, or not the one that was kept") for base in lost), *going)
+        removed, held = [], []
         for each in removals:
             self._beat()
-            self.remove(each.base, delete_disk if each.base not in lost else lambda _: None)
+            try:
+                self.remove(each.base, delete_disk if each.base not in lost else lambda _: None)
+                removed.append(each)
+            except Conflict:  # an image is made of it yet: the next one takes it
+                held.append(each.base)
         for each_uses in uses.values():
             for name in each_uses.stale:
                 self._store.delete_object(name)
-        return removals, left
+        return tuple(removed), (*left, *held)
 
     def _head(self, base: Base) -> str:
         return f"{self._root}/bases/{base.key}.json"

@@ -137,9 +137,19 @@ def test_a_start_from_a_base_never_sends_more_than_the_whole_disk(whole: int, di
     ],
 )
 def test_what_is_kept(fresh: Base, saved: int, there: list[Base], kept: bool, why: str) -> None:
-    verdict = choose.keep(fresh, saved, there, BOUNDS)
+    verdict = choose.keep(fresh, saved, there, {}, BOUNDS, NOW)
     assert verdict.yes == kept
     assert why in verdict.reason
+
+
+def test_what_would_go_at_once_is_not_kept() -> None:
+    good = held("good", 9)
+    worths = {good.disk: Worth(uses=2, saved=18 * GIB, used=NOW)}
+    verdict = choose.keep(held("fresh", 2), 0, [good], worths, BOUNDS, NOW)
+    assert not verdict.yes
+    assert "what is there saved more" in verdict.reason
+    later = NOW + 2 * DAY
+    assert choose.keep(held("fresh", 2, later), 0, [good], {}, BOUNDS, later).yes, "the other saved nothing since"
 
 
 def test_what_is_of_no_use_goes_and_what_saved_most_for_its_size_stays() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from random import Random
@@ -22,12 +24,12 @@ from clouds.disks.content import BLOCK, RawFile, content_hash
 from clouds.disks.ledger import SUFFIX
 from clouds.tokens import token
 from models.cloud_cache import BasesKept, CacheReport, CacheRequest, KeepBases, WeighBases
-from models.cloud_move import DiskSent, SendDisk, SettleSource
-from models.clouds import place_of
+from models.cloud_move import DiskSent, RoundOrder, SendDisk, SettleSource
+from models.clouds import ImageOrder, place_of
 from models.host import SiteSettings
 from tests.clouds.aws.scene import AwsCloud
 from tests.clouds.azure.scene import AzureCloud
-from tests.clouds.fake_source import OFF, Source, accounts
+from tests.clouds.fake_source import OFF, RUNNING, Source, accounts
 from tests.clouds.scene import Cloud
 
 PLACE = "aws:us-east-1"
@@ -149,6 +151,40 @@ def test_its_next_rounds_are_differences_of_its_own_disk(aws: AwsCloud, base: Di
     assert again.bytes == BLOCK
     assert (again.origin, again.saved) == (base.disk, sent.saved)
     assert aws.content(again.disk) == second.source.content()
+
+
+def test_the_first_round_of_a_running_vm_starts_from_a_base_and_a_round_that_was_lost_does_so_again(
+    aws: AwsCloud, base: DiskSent, second: Vm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU's part is played: a moment is a copy of the image."""
+    second.source.domain.number = RUNNING
+    moment = second.source.domain.image.with_suffix(".moment")
+
+    @contextmanager
+    def shown(*_: Any) -> Iterator[RawFile]:
+        with RawFile(moment) as raw:
+            yield raw
+
+    def wanted(number: int, before: str = "") -> SendDisk:
+        moment.write_bytes(second.source.domain.image.read_bytes())
+        order = RoundOrder(move=second.move, vm=second.source.ref, number=number, disks=(second.source.image,))
+        return second.order(str(number), before).model_copy(update={"round": order})
+
+    monkeypatch.setattr("activities.cloud_disks.backup.snapshot", shown)
+    monkeypatch.setattr("activities.cloud_disks.backup.is_open", lambda *_: False)
+    with pytest.raises(ApplicationError, match="is over"):
+        second.send(wanted(1))
+    monkeypatch.setattr("activities.cloud_disks.backup.is_open", lambda *_: True)
+    sent = second.send(wanted(2))
+    assert (sent.origin, sent.bytes, sent.source) == (base.disk, DIFFERENT * BLOCK, "")
+    assert aws.content(sent.disk) == second.source.content()
+    second.source.write(13, what=b"meanwhile")
+    again = second.send(wanted(3, sent.disk))
+    assert again.bytes == BLOCK
+    second.source.domain.number = OFF
+    last = second.send(second.order("4", again.disk))
+    assert (last.bytes, last.source) == (0, second.hash)
+    assert aws.content(last.disk) == second.source.content()
 
 
 def test_a_twin_is_a_disk_of_its_own_and_never_the_base_itself(aws: AwsCloud, base: DiskSent, tmp_path: Path) -> None:
@@ -353,6 +389,19 @@ async def test_what_a_move_makes_a_disk_from_stays_whatever_the_bounds_say(
     assert [each.disk for each in report.removed] == [base.disk]
     assert base.disk not in aws.things()
     assert aws.server.objects.objects == {}
+
+
+async def test_what_an_image_is_made_of_yet_stays_until_the_next_time(aws: AwsCloud, base: DiskSent) -> None:
+    """As between a cut-over and the clean-up behind it."""
+    images = aws.adapter.image_import
+    assert images is not None
+    image = images.create_image(ImageOrder(name="web-1", token=token("w", "image"), disks=(base.disk,)))
+    report = await cache(aws, action="prune", everything=True)
+    assert ([each.disk for each in report.bases], report.removed) == ([base.disk], ())
+    images.delete_image(image.id)
+    report = await cache(aws, action="prune", everything=True)
+    assert [each.disk for each in report.removed] == [base.disk]
+    assert aws.things() == []
 
 
 def test_a_send_that_is_cancelled_lets_its_base_go(aws: AwsCloud, base: DiskSent, second: Vm) -> None:

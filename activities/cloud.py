@@ -93,6 +93,7 @@ class CloudActivities:
                 prices=adapter.catalogue.prices()[:500],
                 warm=adapter.block_delta is not None,
                 cache=adapter.cache is not None and adapter.cache.bounds is not None,
+                export=adapter.image_export is not None,
             )
 
         return await beating(ask)

@@ -2,6 +2,7 @@
 
 from workflows.cloud.cloud_cache import CloudCache
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
@@ -23,7 +24,7 @@ from workflows.site.survey import SurveySite
 WORKFLOWS: list[type] = [
     *(MigrateVm, PlanMove, LabelVm, Inventory, Owners, RecoverVm, Reconcile),
     *(EvacuateHost, MoveMany, Rebalance, Planned, SurveySite, Bandwidth, SiteSlots),
-    *(MoveToCloud, MoveFromCloud, ListClouds, CloudCache),
+    *(MoveToCloud, MoveFromCloud, MoveBetweenClouds, ListClouds, CloudCache),
 ]
 """Every workflow a control worker runs."""
 

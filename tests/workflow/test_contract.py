@@ -15,6 +15,7 @@ from activities.cloud_bases import CloudBaseActivities
 from activities.cloud_cache import CloudCacheActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_instances import CloudInstanceActivities
+from activities.cloud_transfers import CloudTransferActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.fleet import FleetHostActivities
@@ -36,6 +37,7 @@ from tests.workflow.fake_site import (
     FakeHost,
     activities_of,
 )
+from tests.workflow.fake_transfer import FakeTransfers
 from workers.host import build
 
 PAIRS = [
@@ -54,6 +56,7 @@ PAIRS = [
     (FakeCache, CloudCacheActivities),
     (FakeArrivals, CloudArrivalActivities),
     (FakeInstances, CloudInstanceActivities),
+    (FakeTransfers, CloudTransferActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]

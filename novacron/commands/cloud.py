@@ -13,7 +13,7 @@ from models.cloud_move import CloudMoveRequest, CloudPlan, CloudsAnswer, CloudSt
 from novacron import show, show_clouds
 from novacron.client import NovaCron, check_name
 from novacron.clouds import CloudMove, Clouds, Steerable
-from novacron.commands import cloud_options
+from novacron.commands import cloud_cache, cloud_options
 from novacron.commands.base import Commands, Face, as_json
 from novacron.errors import Cancelled, InvalidInput, MigrationFailed, Refused
 from workflows.request import complaints
@@ -74,6 +74,14 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     "warm where it can be.",
     kept="Keep the source, shut off, to roll back to.",
     then="What becomes of the source's definition and disks after that.",
+)
+@click.option(
+    "--cache",
+    type=click.Choice(["on", "read", "off"]),
+    default="on",
+    show_default=True,
+    help="Where the place keeps bases: on: start from one, and leave one behind (it costs storage, and holds what the "
+    "VM's disks hold). read: leave none. off: neither.",
 )
 @click.pass_obj
 def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json: bool, **wishes: Any) -> None:
@@ -216,6 +224,9 @@ def let_go(face: Face, vm: str, as_json: bool) -> None:
 def cancel(face: Face, vm: str, reason: str, as_json: bool) -> None:
     """Give a move up that has not been cut over: VM runs on at its source, and what was copied is removed."""
     _tell(face, vm, as_json, lambda move: move.cancel(reason))
+
+
+cloud.add_command(cloud_cache.cache)
 
 
 def _request(vm: str, groups: tuple[str, ...], wishes: dict[str, Any]) -> CloudMoveRequest:

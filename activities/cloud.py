@@ -92,6 +92,7 @@ class CloudActivities:
                 quotas=adapter.catalogue.quotas(),
                 prices=adapter.catalogue.prices()[:500],
                 warm=adapter.block_delta is not None,
+                cache=adapter.cache is not None and adapter.cache.bounds is not None,
                 export=adapter.image_export is not None,
             )
 

@@ -29,6 +29,7 @@ from models.preparing import PrepareReport
 _PLACE = r"^[a-z]{2,8}:[a-z0-9][a-z0-9-]{0,62}$"
 Place = Annotated[str, StringConstraints(pattern=_PLACE)]
 """A cloud and one of its regions: aws:eu-west-1."""
+CacheUse = Literal["on", "read", "off"]
 MOST_DISKS = 21
 MOST_ROUNDS = 50
 MOST_SIZES = 2000
@@ -143,6 +144,9 @@ class CloudMoveRequest(IntoCloudRequest):
     whether a guest needs it shows when it is off, too late to ask."""
     dhcp: bool = False
     """With `prepare`: addresses that are set by hand give way to DHCP. Else a guest with some is refused."""
+    cache: CacheUse = "on"
+    """on: its disks start from a base that the place keeps, and may stay as bases themselves. read: they stay not. off:
+    neither. Where the place's settings say nothing of a cache, all are off."""
 
     @model_validator(mode="after")
     def _prepares(self) -> Self:
@@ -170,6 +174,8 @@ class PlaceReport(Model):
     prices: Annotated[tuple[Price, ...], Field(max_length=500)] = ()
     warm: bool = False
     """It takes changed blocks."""
+    cache: bool = False
+    """Its settings name a cache."""
     export: bool = False
     """It gives disks out again, so that they can be read back."""
 
@@ -212,7 +218,13 @@ class CloudPlan(Model):
     disk_bytes: Count = 0
     """What the guest sees of its disks."""
     send_bytes: Count = 0
-    """What the images hold, about what the first copy sends."""
+    """What the images hold, about what the first copy sends when no base saves any of it."""
+    cached: bool = False
+    """Its disks may start from bases that the place keeps."""
+    saved_bytes: Count | None = None
+    """Of these, about what a base that the place keeps saves, by a few blocks compared. None: not looked at."""
+    cache: Text = ""
+    """Why it is that much, or was not looked at."""
     seconds: Annotated[tuple[Seconds, Seconds], Field()] = (0, 0)
     """For the first copy, at 1 Gbit/s and at 100 Mbit/s: the link to the cloud is not measured."""
     costs: Annotated[tuple[Cost, ...], Field(max_length=16)] = ()
@@ -283,6 +295,8 @@ class SendDisk(Model):
     """The round's bitmap says where to look."""
     layer: Annotated[int, Field(ge=0, le=10**6)] = 0
     """The VM is off, and was prepared in the layer of this attempt: that is read. 0: the image itself."""
+    cached: bool = False
+    """A whole disk may start from a base that the place keeps."""
 
 
 class DiskSent(Model):
@@ -299,6 +313,12 @@ class DiskSent(Model):
     bytes: Count
     """Sent, or received, in this round."""
     seconds: Seconds
+    origin: Annotated[str, Field(max_length=512)] = ""
+    """The cached disk that the first one was made from; empty: it was sent whole."""
+    saved: Count = 0
+    """Bytes that were not sent for it."""
+    cache: Text = ""
+    """What the cache said to the first one, and why. Empty: it was not asked."""
 
 
 class StopSource(Model):
@@ -329,6 +349,8 @@ class SettleSource(Model):
     vm: VmRef
     disks: Annotated[tuple[DiskImage, ...], Field(max_length=MOST_DISKS)]
     remove: bool = False
+    place: Annotated[str, Field(max_length=80)] = ""
+    """The cloud of the move: bases there that a disk was being made from are not used any more. Empty: none were."""
 
 
 class SourceSettled(Model):
@@ -416,6 +438,8 @@ class CloudStanding(Model):
     rounds: Annotated[tuple[RoundReport, ...], Field(max_length=MOST_ROUNDS)] = ()
     """The latest."""
     sent_bytes: Count = 0
+    saved_bytes: Count = 0
+    """What was not sent, because bases that the place keeps had it."""
     disks: Annotated[tuple[DiskSent, ...], Field(max_length=MOST_DISKS)] = ()
     instance: Annotated[str, Field(max_length=512)] = ""
     why: Text = ""
@@ -440,6 +464,10 @@ class CloudMoveOutcome(Model):
     prepared: PrepareReport | None = None
     """What was changed in the guest for the cloud, if that was asked for."""
     sent_bytes: Count = 0
+    saved_bytes: Count = 0
+    """What was not sent, because bases that the place keeps had it."""
+    kept_bases: Annotated[tuple[CloudId, ...], Field(max_length=MOST_DISKS)] = ()
+    """Disks of this move that stay in the place as bases for others."""
     rounds: Annotated[tuple[RoundReport, ...], Field(max_length=MOST_ROUNDS)] = ()
     disks: Annotated[tuple[DiskSent, ...], Field(max_length=MOST_DISKS)] = ()
     notes: Annotated[tuple[Text, ...], Field(max_length=20)] = ()

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.cloud_arrivals import CloudArrivalActivities
+from activities.cloud_bases import CloudBaseActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_guests import CloudGuestActivities
 from activities.context import ContextInterceptor
@@ -46,6 +47,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     clouds = CloudDiskActivities(settings, fence)
     arrivals = CloudArrivalActivities(settings, fence)
     guests = CloudGuestActivities(settings, fence)
+    bases = CloudBaseActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -96,6 +98,8 @@ def build(settings: HostSettings, client: Client) -> Worker:
             arrivals.start_arrival,
             arrivals.end_arrival,
             arrivals.settle_arrival,
+            bases.weigh_bases,
+            bases.keep_bases,
         ],
         activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
         max_concurrent_activities=at_once,

@@ -9,7 +9,6 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
@@ -17,7 +16,8 @@ from activities.cloud_guests import CloudGuestActivities
 from clouds.adapters import connect
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
-from models.clouds import CloudSettings
+from clouds.kvm.connection import Connection
+from models.clouds import CloudAccounts, CloudSettings
 from models.disks import DiskImage
 from models.host import HostSettings
 from models.migration import VmRef
@@ -174,6 +174,21 @@ class FakeConnection:
         return f"<capabilities><host><uuid>u</uuid><secmodel><model>dac</model>{owner}</secmodel></host></capabilities>"
 
 
+_CONNECTED: dict[str, Adapter] = {}
+
+
+def accounts(settings: CloudAccounts) -> Accounts:
+    """Adapters are shared between tests, since an SDK takes a second to build its clients. They remember nothing."""
+
+    def connected(each: CloudSettings) -> Adapter:
+        key = each.model_dump_json()
+        if key not in _CONNECTED:
+            _CONNECTED[key] = connect(each)
+        return _CONNECTED[key]
+
+    return Accounts(settings, "the test", connected)
+
+
 @dataclass
 class Source:
     folder: Path
@@ -183,6 +198,7 @@ class Source:
     adapter: Adapter | None = None
     """Connected already: an SDK takes a second to build its clients."""
     domain: FakeDomain = field(init=False)
+    settings: HostSettings = field(init=False)
     activities: CloudDiskActivities = field(init=False)
     guests: CloudGuestActivities = field(init=False)
 
@@ -194,8 +210,7 @@ class Source:
 
     def restart(self) -> None:
         """The worker is another process."""
-        state = self.folder / "state"
-        settings = HostSettings.model_validate(
+        self.settings = HostSettings.model_validate(
             {
                 "site": "lab",
                 "host": "host-a",
@@ -203,14 +218,18 @@ class Source:
                 "tls": {"certificate": "/c", "key": "/k", "authority": "/a"},
                 "clouds": [self.cloud.model_dump()],
             }
-        ).model_copy(update={"state_dir": str(state)})
-        opener: Any = lambda _: FakeConnection(self.domain)  # noqa: E731  # as libvirt's open()
-        self.guests = CloudGuestActivities(settings, opener=opener)
+        ).model_copy(update={"state_dir": str(self.folder / "state")})
+        self.guests = CloudGuestActivities(self.settings, opener=self.opener)
         self.activities = CloudDiskActivities(
-            settings,
-            opener=opener,
-            accounts=Accounts(settings.clouds, "the test", lambda wanted: self.adapter or connect(wanted)),
+            self.settings,
+            opener=self.opener,
+            accounts=Accounts(self.settings.clouds, "the test", lambda _: self.adapter)  # type: ignore[arg-type,return-value]
+            if self.adapter
+            else accounts(self.settings.clouds),
         )
+
+    def opener(self, _: str) -> Connection:
+        return FakeConnection(self.domain)  # type: ignore[return-value]
 
     @property
     def image(self) -> DiskImage:

@@ -45,6 +45,9 @@ class Calls:
     """A creation whose answer was lost is asked for again. Elsewhere it is looked for first, and found."""
     addressed: bool = True
     """An instance that runs has an address without its guest's help."""
+    put_object: str = ""
+    """Into the index of the cache, and..."""
+    list_objects: str = ""
     deltas_are_of_one_line: bool = True
     """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
@@ -73,6 +76,9 @@ class Cloud(Protocol):
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         """As the instance's guest does."""
+
+    def small_pages(self) -> None:
+        """Lists of objects come two at a time."""
 
 
 @dataclass

@@ -8,7 +8,7 @@ because two copies are worse than none.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -82,9 +82,9 @@ class Crossing(Launching):
         await self._outfit.drop(self._copy.ref)
         await self._drop_image()
 
-    async def clean(self) -> None:
+    async def clean(self, kept: Sequence[str] = ()) -> None:
         await self._outfit.drop(self._copy.ref)
-        await super().clean()
+        await super().clean(kept)
 
     def _source(self) -> tuple[str, str]:
         return self._host.name, f"`virsh start {self._wanted.vm}`"

@@ -100,7 +100,7 @@ class CloudActivities:
 
     @activity.defn(name="novacron.make_cloud_image")
     async def make_cloud_image(self, order: MakeImage) -> CloudImage:
-        """A bootable image of disks that are there; ready when it returns."""
+        """A bootable image of disks that are there; ready when it returns. One that goes wrong is removed."""
         adapter = self._adapter(order.place)
         images = adapter.image_import
         assert images is not None
@@ -117,8 +117,11 @@ class CloudActivities:
             await self._pause(order.place)
             made = await beating(lambda: images.get_image(image))
         if made.state != "ready":
+            await beating(lambda: images.delete_image(image))
             raise errors.of(
-                OperationFailed(f"image {made.id} is {made.state}", "See its state in the provider's console.")
+                OperationFailed(
+                    f"image {made.id} is {made.state}", "It was removed; another one is made by the next cut-over."
+                )
             )
         return made
 
@@ -189,6 +192,8 @@ class CloudActivities:
             await beating(lambda: images.delete_image(order.image))
         for disk in order.disks:
             await beating(lambda disk=disk: images.delete_disk(disk))  # type: ignore[misc]
+        for token in order.begun:
+            await beating(lambda token=token: images.delete_disk_of(token))  # type: ignore[misc]
         return Removed(count=len(order.disks) + bool(order.image))
 
     def _adapter(self, place: str) -> Adapter:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, Reader
 from clouds.disks.images import open_image
 from clouds.disks.ledger import SUFFIX, Ledger, Recorded
-from clouds.errors import SourceChanged
+from clouds.errors import Final, SourceChanged
 from clouds.kvm import backup, leaving, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.inventory import qemu_group
+from clouds.preparing import layer
 from models import failures
 from models.cloud_move import (
     DiskSent,
@@ -110,7 +111,7 @@ class CloudDiskActivities(OnHost):
         with pulse.beating(), self._source(order, pulse) as (source, changed):
             try:
                 ledger, content, said = _bring(adapter, order, path, source, changed, pulse)
-            except SourceChanged:
+            except Final:  # this step is not tried again: another one has another token
                 pulse.drop(adapter)
                 raise
             except CancelledError:
@@ -192,6 +193,7 @@ class CloudDiskActivities(OnHost):
                 leaving.remove(session, order.vm, tuple(disk.path for disk in order.disks))
         for disk in order.disks:
             Path(f"{disk.path}{SUFFIX}").unlink(missing_ok=True)
+            layer.drop(disk.path)
         if kept.is_dir():
             for left in kept.iterdir():
                 left.unlink(missing_ok=True)
@@ -237,7 +239,7 @@ class CloudDiskActivities(OnHost):
                 yield Beating(shown, pulse), shown.changed() if order.telling else None
             return
         self._must_be_off(order.vm)
-        with open_image(order.disk.path, FORMATS[order.disk.format]) as image:
+        with _opened(order) as image:
             yield Beating(image, pulse), None
         self._must_be_off(order.vm)
 
@@ -247,6 +249,14 @@ class CloudDiskActivities(OnHost):
                 raise errors.final(
                     failures.AMBIGUOUS, f"{vm.vm} runs on {self._settings.host}, where this move had stopped it"
                 )
+
+
+def _opened(order: SendDisk) -> AbstractContextManager[Reader]:
+    """The image; of a guest that was prepared, with the layer over it."""
+    if not order.layer:
+        return open_image(order.disk.path, FORMATS[order.disk.format])
+    over = layer.checked(order.disk.path, order.move, order.layer)
+    return open_image(over, "qcow2", backing=order.disk.path)
 
 
 def copied(disks: Iterable[Any]) -> tuple[tuple[DiskImage, ...], tuple[str, ...]]:

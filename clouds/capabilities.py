@@ -71,6 +71,9 @@ class ImageImport(Protocol):
     def delete_disk(self, disk: CloudId) -> None:
         """An imported disk or snapshot, finished or half-way. Also when it is gone already."""
 
+    def delete_disk_of(self, token: str) -> None:
+        """As `delete_disk`, of what the step of this token began, should nobody have heard of it."""
+
 
 class ImageExport(Protocol):
     """Disks there become content here."""

@@ -24,6 +24,7 @@ from models.clouds import (
 from models.disks import DiskImage
 from models.host import Finding
 from models.migration import VmRef, Window
+from models.preparing import PrepareReport
 
 _PLACE = r"^[a-z]{2,8}:[a-z0-9][a-z0-9-]{0,62}$"
 Place = Annotated[str, StringConstraints(pattern=_PLACE)]
@@ -137,9 +138,21 @@ class CloudMoveRequest(IntoCloudRequest):
     """Host that runs the VM; None: all hosts are asked."""
     cut_power: bool = False
     """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
+    prepare: bool = False
+    """Make the guest ready for the cloud at the cut-over, when it is off: drivers, boot loader, mounts, network. Its
+    own image is not touched. Not by itself, since it changes files of the guest's; and there is no `auto`, because
+    whether a guest needs it shows when it is off, too late to ask."""
+    dhcp: bool = False
+    """With `prepare`: addresses that are set by hand give way to DHCP. Else a guest with some is refused."""
     cache: CacheUse = "on"
     """on: its disks start from a base that the place keeps, and may stay as bases themselves. read: they stay not. off:
     neither. Where the place's settings say nothing of a cache, all are off."""
+
+    @model_validator(mode="after")
+    def _prepares(self) -> Self:
+        if self.dhcp and not self.prepare:
+            raise ValueError("dhcp goes with prepare: nothing else changes the guest's network")
+        return self
 
 
 # What a place offers, and what a plan says of a move to it.
@@ -217,6 +230,8 @@ class CloudPlan(Model):
     costs: Annotated[tuple[Cost, ...], Field(max_length=16)] = ()
     prices_as_of: date | None = None
     prices_source: Text = ""
+    prepared: PrepareReport | None = None
+    """What would be changed in the guest, where it is off and `prepare` was asked for."""
 
     @property
     def ok(self) -> bool:
@@ -278,6 +293,8 @@ class SendDisk(Model):
     round: RoundOrder | None = None
     telling: bool = False
     """The round's bitmap says where to look."""
+    layer: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """The VM is off, and was prepared in the layer of this attempt: that is read. 0: the image itself."""
     cached: bool = False
     """A whole disk may start from a base that the place keeps."""
 
@@ -390,6 +407,8 @@ class RemoveThings(Model):
     place: Place
     image: Annotated[str, Field(max_length=512)] = ""
     disks: Annotated[tuple[CloudId, ...], Field(max_length=2 * MOST_ROUNDS * MOST_DISKS)] = ()
+    begun: Annotated[tuple[Token, ...], Field(max_length=2 * MOST_ROUNDS * MOST_DISKS)] = ()
+    """Tokens of steps that did not end well: a disk of theirs may be there, and nobody knows its id."""
 
 
 class Removed(Model):
@@ -442,6 +461,8 @@ class CloudMoveOutcome(Model):
     source_removed: bool = False
     downtime: Seconds = 0
     """From the order to stop until the instance ran and was checked."""
+    prepared: PrepareReport | None = None
+    """What was changed in the guest for the cloud, if that was asked for."""
     sent_bytes: Count = 0
     saved_bytes: Count = 0
     """What was not sent, because bases that the place keeps had it."""

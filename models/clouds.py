@@ -339,7 +339,7 @@ class Cursor(Model):
     sent: Count = 0
     """Blocks below it that were sent, zero ones left out."""
     prefix: Digest | None = None
-    """Content hash of what is below; tells on the way back whether the source is still the same."""
+    """Content hash of what was sent of it (None: nothing was); tells whether the source is still the same."""
 
 
 class Transferred(Model):

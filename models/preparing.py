@@ -21,6 +21,8 @@ class PrepareRequest(Model):
     target: Cloud
     copy_to: Annotated[str, StringConstraints(pattern=r"^(/[^\x00]{0,4094})?$")] = ""
     """Where the prepared copy appears, in the same format, when it is whole. Empty: only say what would be changed."""
+    overlay: bool = False
+    """The copy is a qcow2 over the image and holds only what is changed: the image must not change while it is used."""
     dhcp: bool = False
     """Addresses that are set by hand give way to DHCP. Else they are refused: nobody would reach the guest by them."""
 

@@ -61,6 +61,8 @@ def plan(made: CloudPlan) -> None:
         )
     if made.prices_as_of:
         click.echo(f"  prices as of {made.prices_as_of} ({made.prices_source})")
+    for change in made.prepared.changes if made.prepared else ():
+        click.echo(f"to be changed, {change.rule}: {change.path}: {change.before} -> {change.after}")
     for finding in made.findings:
         click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
 

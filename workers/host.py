@@ -16,6 +16,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_bases import CloudBaseActivities
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from activities.context import ContextInterceptor
 from activities.fence import Fence
 from activities.fleet import FleetHostActivities
@@ -45,6 +46,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     at_once = settings.slots + FOR_OTHERS
     clouds = CloudDiskActivities(settings, fence)
     arrivals = CloudArrivalActivities(settings, fence)
+    guests = CloudGuestActivities(settings, fence)
     bases = CloudBaseActivities(settings, fence)
     return Worker(
         client,
@@ -87,6 +89,9 @@ def build(settings: HostSettings, client: Client) -> Worker:
             clouds.stop_source,
             clouds.start_source,
             clouds.settle_source,
+            guests.look_at_guest,
+            guests.prepare_guest,
+            guests.drop_layers,
             arrivals.inspect_arrival,
             arrivals.receive_disk,
             arrivals.define_arrival,

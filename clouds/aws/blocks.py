@@ -77,12 +77,8 @@ class AwsBlocks:
 
     def create_snapshot(self, volume: str, token: str) -> Snapshot:
         """CreateSnapshot has no token: one with its tag is taken for the first attempt's."""
-        filters = [{"Name": f"tag:{TAG}", "Values": [token]}]
-        found = self._aws.call(
-            f"look for a snapshot of {volume}", "ec2", "describe_snapshots", OwnerIds=["self"], Filters=filters
-        )
-        if found["Snapshots"]:
-            return snapshot(found["Snapshots"][0])
+        for found in self._of(token):
+            return snapshot(found)
         tags = [{"ResourceType": "snapshot", "Tags": tag_list({TAG: token})}]
         made = self._aws.call(
             f"snapshot {volume}",
@@ -97,6 +93,16 @@ class AwsBlocks:
     def delete_disk(self, disk: str) -> None:
         with suppress(NotFound):
             self._aws.call(f"delete snapshot {disk}", "ec2", "delete_snapshot", SnapshotId=disk)
+
+    def delete_disk_of(self, token: str) -> None:
+        for found in self._of(token):
+            self.delete_disk(str(found["SnapshotId"]))
+
+    def _of(self, token: str) -> list[Any]:
+        filters = [{"Name": f"tag:{TAG}", "Values": [token]}]
+        what = f"look for a snapshot of token {token}"
+        answer = self._aws.call(what, "ec2", "describe_snapshots", OwnerIds=["self"], Filters=filters)
+        return list(answer["Snapshots"])
 
     def export_disk(self, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
         ask = partial(self._aws.call, f"list the blocks of {disk}", "ebs", "list_snapshot_blocks", SnapshotId=disk)

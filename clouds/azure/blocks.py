@@ -145,6 +145,10 @@ class AzureBlocks:
         except NotFound:
             return
 
+    def delete_disk_of(self, token: str) -> None:
+        for kind in DISKS:
+            self.delete_disk(str(self._azure.id(kind, name("novacron", token))))
+
     def export_disk(self, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
         thing = self._azure.find(disk, *DISKS)
         with reading(self._azure, thing) as leave:

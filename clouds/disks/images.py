@@ -51,8 +51,9 @@ class ImageInfo:
     """Bytes the file takes."""
 
 
-def probe(path: str | Path, format: DiskFormat) -> ImageInfo:
-    """Raises BadDisk when the file is not of this format, is larger than any cloud's disk or needs other files."""
+def probe(path: str | Path, format: DiskFormat, backing: str | Path = "") -> ImageInfo:
+    """Raises BadDisk when the file is not of this format, is larger than any cloud's disk or needs other files than
+    `backing`, which it may lie over."""
     if format == "gcp":
         return _probe_archive(Path(path))
     if format == "raw":
@@ -61,7 +62,7 @@ def probe(path: str | Path, format: DiskFormat) -> ImageInfo:
     told = _json("info", "-f", _QEMU[format], path=path)
     if not isinstance(told, dict) or told.get("format") != _QEMU[format]:
         raise BadDisk(f"{path} is no {format} image", "Name its true format.")
-    others = [told[key] for key in ("backing-filename", "full-backing-filename") if told.get(key)]
+    others = [told[key] for key in ("backing-filename", "full-backing-filename") if told.get(key, "") != str(backing)]
     details = told.get("format-specific", {}).get("data", {})
     others += [details["data-file"]] if details.get("data-file") else []
     others += [e["filename"] for e in details.get("extents", ()) if Path(e["filename"]).name != Path(path).name]
@@ -71,11 +72,14 @@ def probe(path: str | Path, format: DiskFormat) -> ImageInfo:
 
 
 @contextmanager
-def open_image(path: str | Path, format: DiskFormat, writable: bool = False) -> Iterator[_Image | RawFile]:
-    """The content, to read or to write. A `gcp` archive has to be converted to raw first."""
+def open_image(
+    path: str | Path, format: DiskFormat, writable: bool = False, backing: str | Path = ""
+) -> Iterator[_Image | RawFile]:
+    """The content, to read or to write; of an overlay of ours over `backing`, too. A `gcp` archive has to be converted
+    to raw first."""
     if format == "gcp":
         raise BadDisk(f"{path} is an archive", "Convert it to raw first.")
-    info = probe(path, format)
+    info = probe(path, format, backing)
     if format == "raw":
         with RawFile(path, writable) as raw:
             yield raw
@@ -151,6 +155,14 @@ def make_empty(path: str | Path, format: DiskFormat, size: int) -> None:
     unit = ALIGNED.get(format, 1)
     options = ("-o", "subformat=fixed,force_size") if format == "vhd" else ()
     _run("qemu-img", "create", "-q", "-f", _QEMU[format], *options, str(path), str(-(-size // unit) * unit))
+
+
+def make_overlay(path: str | Path, image: str | Path, format: DiskFormat) -> None:
+    """A qcow2 that reads as the image and takes all writes. The image must not change as long as it is used."""
+    if Path(path).exists():
+        raise BadDisk(f"{path} exists and is not overwritten", "Move it away, or choose another name.")
+    base = ["-b", str(image), "-F", qemu_format(format)]
+    _run("qemu-img", "create", "-q", "-f", "qcow2", *base, str(path))
 
 
 def qemu_format(format: DiskFormat) -> str:

@@ -80,6 +80,9 @@ class GcpImages:
         self.delete_image(disk)
         self._uploads.remove(disk)
 
+    def delete_disk_of(self, token: str) -> None:
+        self.delete_disk(name(PREFIX, token))
+
     def create_image(self, order: ImageOrder) -> CloudImage:
         """Raises Conflict when the name is taken by an image of another token."""
         made = names.resource(order.name, order.token)

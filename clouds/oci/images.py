@@ -75,6 +75,9 @@ class OciImages:
                 raise Conflict(f"image {image.id} is made of {disk}", "Delete the image first.")
         self._uploads.remove(disk)
 
+    def delete_disk_of(self, token: str) -> None:
+        self.delete_disk(name(PREFIX, token))
+
     def create_image(self, order: ImageOrder) -> CloudImage:
         """Raises Conflict when the name is taken by an image of another token."""
         if len(order.disks) > 1:

@@ -16,11 +16,12 @@ import os
 import posixpath
 import re
 import select
+import shutil
 import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from models.clouds import DiskFormat
 
 LOOK_WITHIN, WORK_WITHIN = 900.0, 3600.0
 """Seconds. Without KVM an initramfs takes a minute or two."""
+BEAT_EVERY = 1.0
+QEMU = "qemu-system-x86_64"
 _NEEDS = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic", "xfs", "vfat", "nls_cp437", "nls_ascii", "nls_utf8")
 _ANSWER = 64 << 20
 _FILE, _TABLE, _FILES, _ALL = 256 << 10, 8 << 20, 5000, 48 << 20
@@ -55,6 +58,14 @@ PROGRAMS = tuple(
 )
 
 
+Beat = Callable[[], None]
+"""Called every second while a machine runs; what it raises ends the machine."""
+
+
+def nothing() -> None:
+    """A beat that nobody hears."""
+
+
 @dataclass(frozen=True)
 class Kernel:
     """What this host's machine boots: an image, and its modules."""
@@ -73,7 +84,15 @@ def find_kernel(roots: Sequence[Path] = (Path("/"), Path("/var/lib/novacron/lab/
     raise MissingPackage(f"no kernel in {roots[0]}boot to look into disks with", "Install linux-image-cloud-amd64.")
 
 
-def look(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel) -> Guest:
+def check_tools() -> None:
+    """Raises MissingPackage when something of this host's is not installed."""
+    find_kernel()
+    _busybox()
+    if shutil.which(QEMU) is None:
+        raise _no_qemu()
+
+
+def look(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel, beat: Beat = nothing) -> Guest:
     """The guest's files; its disk is not written. Raises BadDisk."""
     with tempfile.TemporaryDirectory(prefix="novacron-look-") as folder:
         answer = Path(folder) / "answer"
@@ -84,17 +103,19 @@ def look(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel) -> Gue
             "wanted": "\n".join(f"root/{path}" for path in _WANTED.split()),
             "programs": "".join(f"{path}\n" for path in PROGRAMS),
         }
-        _run(Path(folder), image, format, layout, kernel, orders, answer, LOOK_WITHIN)
+        _run(Path(folder), image, format, layout, kernel, orders, answer, LOOK_WITHIN, beat)
         return read_answer(answer, layout)
 
 
-def work(image: Path, format: DiskFormat, layout: Layout, kernel: Kernel, steps: Sequence[Step]) -> None:
+def work(
+    image: Path, format: DiskFormat, layout: Layout, kernel: Kernel, steps: Sequence[Step], beat: Beat = nothing
+) -> None:
     """Do the steps, in order, to the image. Raises BadDisk with the guest's words; the image is then half done."""
     orders = {"mode": "work"}
     for number, step in enumerate(steps):
         orders |= {f"steps/{number:03}/{name}": text for name, text in _order(step).items()}
     with tempfile.TemporaryDirectory(prefix="novacron-work-") as folder:
-        _run(Path(folder), image, format, layout, kernel, orders, None, WORK_WITHIN)
+        _run(Path(folder), image, format, layout, kernel, orders, None, WORK_WITHIN, beat)
 
 
 def _order(step: Step) -> dict[str, str]:
@@ -118,10 +139,11 @@ def _run(
     orders: dict[str, str],
     answer: Path | None,
     within: float,
+    beat: Beat,
 ) -> None:
     (folder / "initrd").write_bytes(_initramfs(layout, kernel, orders))
     looking = "on" if answer else "off"
-    command = ["qemu-system-x86_64", "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]
+    command = [QEMU, "-no-user-config", "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none"]
     command += ["-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"]
     command += ["-machine", "q35", "-cpu", "max", "-smp", "1", "-m", "1024"]
     command += ["-kernel", str(kernel.image), "-initrd", str(folder / "initrd")]
@@ -130,9 +152,9 @@ def _run(
     command += _disk("vda", image, qemu_format(format), f"cache=unsafe,snapshot={looking}")
     command += _disk("vdb", answer, "raw", "cache=unsafe") if answer else []
     try:
-        said, trouble = _start(command, within)
+        said, trouble = _start(command, within, beat)
     except FileNotFoundError as error:
-        raise MissingPackage("qemu-system-x86_64 is not installed here", "Install qemu-system-x86.") from error
+        raise _no_qemu() from error
     except TimeoutError as error:
         raise BadDisk(f"{image} was not done with within {within:.0f} s", "Is this machine too busy?") from error
     if "NOVACRON done" in [line for line in said if line.startswith("NOVACRON ")][-1:]:
@@ -141,19 +163,23 @@ def _run(
     raise BadDisk(f"{image} could not be opened or changed: {words}", "See these words; check its file systems.")
 
 
-def _start(command: list[str], within: float) -> tuple[list[str], str]:
+def _no_qemu() -> MissingPackage:
+    return MissingPackage(f"{QEMU} is not installed here", "Install qemu-system-x86.")
+
+
+def _start(command: list[str], within: float, beat: Beat) -> tuple[list[str], str]:
     """Its last lines, and what QEMU said. /dev/kvm may be there and QEMU still abort on it: then without."""
     for accelerator in ("kvm", "tcg"):
         if accelerator == "kvm" and not os.access("/dev/kvm", os.R_OK | os.W_OK):
             continue
-        code, heard, trouble = _hear([*command, "-accel", accelerator], within)
+        code, heard, trouble = _hear([*command, "-accel", accelerator], within, beat)
         if code == 0 or heard:
             break
     said = re.sub(r"[^\n\x20-\x7e]", "", heard.decode(errors="replace")).strip().splitlines()
     return said, trouble.decode(errors="replace").strip()
 
 
-def _hear(command: list[str], within: float) -> tuple[int, bytes, bytes]:
+def _hear(command: list[str], within: float, beat: Beat) -> tuple[int, bytes, bytes]:
     """Exit code, the end of what came over the serial port, some of stderr. A guest's programs may write there for
     ever, so only the end is kept. Raises TimeoutError."""
     with (
@@ -164,7 +190,8 @@ def _hear(command: list[str], within: float) -> tuple[int, bytes, bytes]:
         heard, until = b"", time.monotonic() + within
         try:
             while (left := until - time.monotonic()) > 0:
-                if select.select([machine.stdout], [], [], left)[0]:
+                beat()
+                if select.select([machine.stdout], [], [], min(left, BEAT_EVERY))[0]:
                     if not (data := os.read(machine.stdout.fileno(), 65536)):
                         machine.wait(60)
                         trouble.seek(0)

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from clouds.disks.images import convert, open_image
+from clouds.disks.images import convert, make_overlay, open_image
 from clouds.errors import BadDisk
-from clouds.preparing.appliance import Kernel, find_kernel, look, work
+from clouds.preparing.appliance import Beat, Kernel, find_kernel, look, nothing, work
 from clouds.preparing.guest import Guest
 from clouds.preparing.layout import read_layout
 from clouds.preparing.rules import Plan, make_plan
@@ -24,15 +24,16 @@ from models.preparing import Change, Found, PrepareReport, PrepareRequest, Refus
 WRITABLE: tuple[DiskFormat, ...] = ("raw", "qcow2", "vhd")
 
 
-def prepare(request: PrepareRequest, kernel: Kernel | None = None) -> PrepareReport:
-    """Raises BadDisk, and MissingPackage when something of this host's is not installed. A refusal is an answer."""
+def prepare(request: PrepareRequest, kernel: Kernel | None = None, beat: Beat = nothing) -> PrepareReport:
+    """Raises BadDisk, and MissingPackage when something of this host's is not installed. A refusal is an answer.
+    `beat` is called every second while a machine runs; what it raises ends the machine, and no copy is left."""
     if request.format not in WRITABLE:
         raise BadDisk(f"a {request.format} image cannot be changed in place", "Convert it to raw or qcow2 first.")
     image, copy = Path(request.image), Path(request.copy_to) if request.copy_to else None
     if copy and copy.exists():
         raise BadDisk(f"{copy} exists and is not overwritten", "Move it away, or choose another name.")
     kernel = kernel or find_kernel()
-    guest = _look(image, request.format, kernel)
+    guest = _look(image, request.format, kernel, beat)
     plan = make_plan(guest, TARGETS[request.target], request.dhcp)
     if plan.refused:
         return report_of(request, guest, plan, "refused")
@@ -42,9 +43,9 @@ def prepare(request: PrepareRequest, kernel: Kernel | None = None) -> PrepareRep
         return report_of(request, guest, plan, "to be changed")
     with tempfile.TemporaryDirectory(prefix=".novacron-", dir=copy.parent) as folder:
         part = Path(folder) / "disk"
-        convert(image, request.format, part, request.format)
-        work(part, request.format, guest.layout, kernel, plan.steps)
-        left = make_plan(_look(part, request.format, kernel), TARGETS[request.target], request.dhcp)
+        format, under = _begin(request, image, part)
+        work(part, format, guest.layout, kernel, plan.steps, beat)
+        left = make_plan(_look(part, format, kernel, beat, under), TARGETS[request.target], request.dhcp)
         if left.steps or left.refused:
             raise BadDisk(
                 f"{image} does not stay prepared: {_left(left)}", "Something in the guest undoes it: see there."
@@ -56,10 +57,19 @@ def prepare(request: PrepareRequest, kernel: Kernel | None = None) -> PrepareRep
     return report_of(request, guest, plan, "prepared")
 
 
-def _look(image: Path, format: DiskFormat, kernel: Kernel) -> Guest:
-    with open_image(image, format) as disk:
+def _begin(request: PrepareRequest, image: Path, part: Path) -> tuple[DiskFormat, str]:
+    """(format of the part, what it lies over)."""
+    if request.overlay:
+        make_overlay(part, image, request.format)
+        return "qcow2", str(image)
+    convert(image, request.format, part, request.format)
+    return request.format, ""
+
+
+def _look(image: Path, format: DiskFormat, kernel: Kernel, beat: Beat, under: str = "") -> Guest:
+    with open_image(image, format, backing=under) as disk:
         layout = read_layout(disk)
-    return look(image, format, layout, kernel)
+    return look(image, format, layout, kernel, beat)
 
 
 def _left(plan: Plan) -> str:

@@ -68,6 +68,16 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     help="For the guest to shut down at the cut-over. One that does not is not cut over.",
 )
 @click.option("--cut-power", is_flag=True, help="Cut the power of a guest that does not shut down in time.")
+@click.option(
+    "--prepare",
+    is_flag=True,
+    help="Make the guest ready for the cloud when it is off: drivers, boot loader, mounts, network. Its own image is "
+    "not touched. A minute or two more of downtime; a guest that cannot be prepared is started again. Default: it is "
+    "sent as it is.",
+)
+@click.option(
+    "--dhcp", is_flag=True, help="With --prepare: addresses set by hand give way to DHCP; else they are refused."
+)
 @cloud_options.how(
     "docs/workflows/move-to-cloud.md",
     mode="warm: copied while it runs, in rounds; short downtime, more bytes. cold: shut down first; one copy. auto: "

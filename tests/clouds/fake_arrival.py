@@ -13,10 +13,12 @@ from typing import Any
 from activities.accounts import Accounts
 from activities.cloud_arrivals import CloudArrivalActivities
 from activities.fence import Fence
+from clouds.adapters import connect
+from clouds.capabilities import Adapter
 from clouds.disks import safepoint
 from clouds.disks.content import BLOCK
 from clouds.disks.images import hash_image, open_image
-from models.clouds import AwsSettings
+from models.clouds import CloudSettings
 from models.host import HostSettings
 from tests.clouds.fake_source import OFF, RUNNING, UUID
 
@@ -148,7 +150,9 @@ class Arrival:
     """host-b."""
 
     folder: Path
-    cloud: AwsSettings
+    cloud: CloudSettings
+    adapter: Adapter | None = None
+    """Connected already: an SDK takes a second to build its clients."""
     libvirt: FakeLibvirt = field(default_factory=FakeLibvirt)
     activities: CloudArrivalActivities = field(init=False)
 
@@ -173,7 +177,7 @@ class Arrival:
             settings,
             fence,
             opener=lambda _: self.libvirt,  # type: ignore[arg-type,return-value]
-            accounts=Accounts(settings.clouds, "the test"),
+            accounts=Accounts(settings.clouds, "the test", lambda wanted: self.adapter or connect(wanted)),
         )
 
     def left(self) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from clouds.adapters import connect
 from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
@@ -29,6 +34,7 @@ class FakeDomain:
     on_change: Callable[[int], None] = lambda number: None
     auto: int = 1
     shut_down_writes: Callable[[], None] = lambda: None
+    backup: Backup | None = None
 
     def name(self) -> str:
         return self.vm
@@ -76,10 +82,26 @@ class FakeDomain:
         return []
 
     def backupGetXMLDesc(self, flags: int = 0) -> str:
-        raise libvirtError("no domain backup job present")
+        if self.backup is None:
+            raise libvirtError("no domain backup job present")
+        return self.backup.xml
+
+    def backupBegin(self, backup: str, checkpoint: str | None, flags: int = 0) -> int:
+        assert self.backup is None, "one at a time"
+        assert checkpoint is None, "there are no bitmaps of raw images"
+        self.backup = Backup(self.image, backup)
+        return 0
+
+    def abortJob(self) -> int:
+        assert self.backup is not None
+        self.backup.end()
+        self.backup = None
+        return 0
 
     def shutdown(self) -> int:
         self.shut_down_writes()
+        if self.backup is not None:
+            self.abortJob()
         return self._become(OFF)
 
     def create(self) -> int:
@@ -89,6 +111,30 @@ class FakeDomain:
         self.number = number
         self.on_change(number)
         return 0
+
+
+class Backup:
+    """A pull backup of one raw image, as QEMU shows it: the disk as it was when it began, over NBD."""
+
+    def __init__(self, image: Path, xml: str) -> None:
+        self.xml = xml
+        root = ET.fromstring(xml)
+        (disk,) = root.iterfind("disks/disk")
+        server, scratch = root.find("server"), disk.find("scratch")
+        assert server is not None
+        assert scratch is not None
+        self._socket, self._moment = Path(server.get("socket", "")), Path(scratch.get("file", ""))
+        shutil.copy(image, self._moment)
+        export = ["-x", disk.get("exportname", ""), "-f", "raw", "-r", "-t", "-e", "8", str(self._moment)]
+        self._qemu = subprocess.Popen(["qemu-nbd", "-k", str(self._socket), *export])
+        while not self._socket.exists():
+            assert self._qemu.poll() is None
+
+    def end(self) -> None:
+        self._qemu.kill()
+        self._qemu.wait()
+        self._moment.unlink()
+        self._socket.unlink(missing_ok=True)
 
 
 class libvirtError(Exception):
@@ -124,7 +170,8 @@ class FakeConnection:
         return 7_002_000
 
     def getCapabilities(self) -> str:
-        return "<capabilities><host><uuid>u</uuid></host></capabilities>"
+        owner = f"<baselabel type='kvm'>+{os.getuid()}:+{os.getgid()}</baselabel>"
+        return f"<capabilities><host><uuid>u</uuid><secmodel><model>dac</model>{owner}</secmodel></host></capabilities>"
 
 
 _CONNECTED: dict[str, Adapter] = {}
@@ -148,9 +195,12 @@ class Source:
     cloud: CloudSettings
     vm: str = "counter"
     blocks: int = 12
+    adapter: Adapter | None = None
+    """Connected already: an SDK takes a second to build its clients."""
     domain: FakeDomain = field(init=False)
     settings: HostSettings = field(init=False)
     activities: CloudDiskActivities = field(init=False)
+    guests: CloudGuestActivities = field(init=False)
 
     def __post_init__(self) -> None:
         image = self.folder / f"{self.vm}.raw"
@@ -169,8 +219,13 @@ class Source:
                 "clouds": [self.cloud.model_dump()],
             }
         ).model_copy(update={"state_dir": str(self.folder / "state")})
+        self.guests = CloudGuestActivities(self.settings, opener=self.opener)
         self.activities = CloudDiskActivities(
-            self.settings, opener=self.opener, accounts=accounts(self.settings.clouds)
+            self.settings,
+            opener=self.opener,
+            accounts=Accounts(self.settings.clouds, "the test", lambda _: self.adapter)  # type: ignore[arg-type,return-value]
+            if self.adapter
+            else accounts(self.settings.clouds),
         )
 
     def opener(self, _: str) -> Connection:

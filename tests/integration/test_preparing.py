@@ -12,6 +12,7 @@ import pytest
 
 from clouds.disks.images import convert, open_image
 from clouds.errors import BadDisk
+from clouds.preparing import layer
 from clouds.preparing.appliance import find_kernel, work
 from clouds.preparing.layout import read_layout
 from clouds.preparing.prepare import prepare
@@ -112,6 +113,38 @@ def test_a_copy_is_prepared_and_the_second_time_there_is_nothing_to_do(tmp_path:
     assert digest(copy) == after
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.qcow2", "guest.qcow2", "guest.raw", "root"]
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", str(copy)], check=True)
+
+
+def test_a_layer_over_the_image_holds_the_changes_and_the_image_stays_as_it_is(tmp_path: Path) -> None:
+    image = disk(tmp_path, tree(tmp_path / "root"))
+    before, beats = digest(image), list[int]()
+    report = layer.make(str(image), "qcow2", "aws", "m1", 1, lambda: beats.append(1))
+    assert report.state == "prepared"
+    assert beats, "a worker that is stopped meanwhile stops"
+    assert digest(image) == before
+    over = layer.checked(str(image), "m1", 1)
+    with open_image(over, "qcow2", backing=image) as shown, open_image(image, "qcow2") as old:
+        assert shown.size == old.size
+        assert shown.read(0, shown.size) != old.read(0, old.size)
+    assert layer.drop(str(image))
+    assert not layer.folder(str(image)).exists()
+
+
+class Stopped(Exception):
+    """The worker that prepares."""
+
+
+def test_a_machine_ends_with_the_worker_that_is_stopped(tmp_path: Path) -> None:
+    image = disk(tmp_path, tree(tmp_path / "root"))
+
+    def beat() -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        layer.make(str(image), "qcow2", "aws", "m1", 1, beat)
+    assert list(layer.folder(str(image)).iterdir()) == []
+    with open_image(image, "qcow2", writable=True) as free:
+        assert free.size, "nobody has it open any more"
 
 
 def test_what_is_refused_makes_nothing(tmp_path: Path) -> None:

@@ -59,6 +59,8 @@ PLACE = "aws:eu-west-1"
 FAR = "azure:westeurope"
 """Another cloud of the site."""
 MIB = 1 << 20
+PREPARED = 10_000
+"""What a disk that was prepared holds more."""
 DISK = DiskImage(target="vda", path="/images/counter.qcow2", format="qcow2", capacity=64 * MIB, allocated=8 * MIB)
 SMALL = Size(name="t3.micro", vcpus=2, memory_mib=1024, architecture="x86_64", firmware=("bios",), drivers=("nvme",))
 PRICE = Price(
@@ -155,6 +157,9 @@ class FakeCloudDisks:
             holds = self.shown[order.round.number]
         elif self._host.vms[order.vm.vm].state != "shutoff":
             raise ApplicationError("it runs", type="Ambiguous", non_retryable=True)
+        if order.layer:
+            assert order.layer in self._host.guests.layers, "a layer of another attempt"
+            holds += PREPARED
         sent = 8 * MIB
         if order.base:
             assert order.base in cloud.disks, "a base that was removed"
@@ -346,6 +351,8 @@ class FakeCloud(AtPlaces):
         for disk in order.disks:
             assert not any(disk in disks for disks in cloud.images.values()), "an image needs it"
             cloud.disks.pop(disk, None)
+        for token in order.begun:
+            cloud.disks.pop(f"snap-{token[:8]}", None)
         return Removed(count=len(order.disks))
 
 

@@ -77,6 +77,7 @@ from models.steering import SteerMove
 from tests.workflow.fake_bring import FakeArrivals, FakeInstances
 from tests.workflow.fake_cloud import CloudState, FakeBases, FakeCache, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_guests import FakeGuests
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
@@ -172,6 +173,9 @@ class FakeHost:
         self.cloud = FakeCloudDisks(self)
         self.cloud_work: object = self.cloud
         """What sends this host's disks to a cloud."""
+        self.guests = FakeGuests(self)
+        self.guest_work: object = self.guests
+        """What makes this host's guests ready for a cloud."""
         self.base_work: object = FakeBases(self)
         """What lets them stay there."""
         self.arrivals = FakeArrivals(self)
@@ -515,6 +519,7 @@ class FakeSite:
                 *activities_of(host),
                 *activities_of(host.planning),
                 *activities_of(host.cloud_work),
+                *activities_of(host.guest_work),
                 *activities_of(host.base_work),
                 *activities_of(host.arrival_work),
                 *activities_of(FakeSurvivor(host)),

@@ -14,6 +14,7 @@ from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_bases import CloudBaseActivities
 from activities.cloud_cache import CloudCacheActivities
 from activities.cloud_disks import CloudDiskActivities
+from activities.cloud_guests import CloudGuestActivities
 from activities.cloud_instances import CloudInstanceActivities
 from activities.cloud_transfers import CloudTransferActivities
 from activities.control import ControlActivities
@@ -30,6 +31,7 @@ from models.host import HostSettings
 from tests.workflow.fake_bring import FakeArrivals, FakeInstances
 from tests.workflow.fake_cloud import FakeBases, FakeCache, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
+from tests.workflow.fake_guests import FakeGuests
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_planning import FakePlanning
 from tests.workflow.fake_site import (
@@ -55,6 +57,7 @@ PAIRS = [
     (FakeBases, CloudBaseActivities),
     (FakeCache, CloudCacheActivities),
     (FakeArrivals, CloudArrivalActivities),
+    (FakeGuests, CloudGuestActivities),
     (FakeInstances, CloudInstanceActivities),
     (FakeTransfers, CloudTransferActivities),
     (SimulatedHost, HostActivities),
@@ -70,6 +73,7 @@ OF_A_HOST = (
     CloudDiskActivities,
     CloudBaseActivities,
     CloudArrivalActivities,
+    CloudGuestActivities,
 )
 
 

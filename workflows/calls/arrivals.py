@@ -142,9 +142,10 @@ class SourceCloud:
             CloudInstanceActivities.check_arrival, order, **self._to(deadline, f"does {verify.address} answer?")
         )
 
-    async def remove(self, image: str, disks: Sequence[str]) -> Removed:
-        """Snapshots; `image` is what a move to a cloud has besides, and empty here."""
-        order = RemoveThings(place=self.place, image=image, disks=tuple(disks))
+    async def remove(self, image: str, disks: Sequence[str], begun: Sequence[str] = ()) -> Removed:
+        """Snapshots, and those that the steps of the tokens in `begun` may have made; `image` is what a move to a cloud
+        has besides, and empty here."""
+        order = RemoveThings(place=self.place, image=image, disks=tuple(disks), begun=tuple(begun))
         deadline = bounded(3600, heartbeat=20)
         what = f"remove {len(order.disks)} snapshots"
         return await _call(CloudActivities.remove_cloud_things, order, **self._to(deadline, what))

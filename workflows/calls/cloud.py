@@ -184,8 +184,9 @@ class CloudSite:
         what = f"{'terminate' if terminate else 'stop'} {instance or 'what this move started'}"
         return await _call(CloudActivities.end_instance, order, **self._to(UNDO, what))
 
-    async def remove(self, image: str, disks: Sequence[str]) -> Removed:
-        order = RemoveThings(place=self._place, image=image, disks=tuple(disks))
+    async def remove(self, image: str, disks: Sequence[str], begun: Sequence[str] = ()) -> Removed:
+        """`begun`: tokens of steps of which it is not known whether they made a disk."""
+        order = RemoveThings(place=self._place, image=image, disks=tuple(disks), begun=tuple(begun))
         what = f"remove {f'image {image} and ' if image else ''}{len(order.disks)} disks"
         config = self._to(bounded(3600, heartbeat=20), what)
         return await _call(CloudActivities.remove_cloud_things, order, **config)

@@ -14,7 +14,7 @@ from temporalio.workflow import ActivityConfig
 
 from models import failures
 from models.cloud_move import MOST_ROUNDS, DiskSent, RoundOrder, RoundReport, SendDisk, SourceFacts
-from models.clouds import CloudId
+from models.clouds import CloudId, Token
 from models.migration import VmRef
 from workflows import errors
 from workflows.calls import cloud as calls
@@ -42,6 +42,8 @@ class Copying:
         """By target: what the cloud has."""
         self.made: list[CloudId] = []
         """Every disk that was ever finished in the cloud."""
+        self.begun: list[Token] = []
+        """Of steps that did not end well: what they began may be in the cloud, under an id that nobody knows here."""
         self.rounds: list[Round] = []
         self.reports: list[RoundReport] = []
         self._number = 0
@@ -77,18 +79,20 @@ class Copying:
                     raise
                 self._forget_what_was_lost()
 
-    async def last(self, deadline: ActivityConfig | None = None) -> None:
-        """The VM is off: what its images hold that the cloud has not. Raises ActivityError."""
+    async def last(self, deadline: ActivityConfig | None = None, layer: int = 0) -> None:
+        """The VM is off: what its images hold that the cloud has not; of the first one with the `layer` that was
+        prepared over it. Raises ActivityError."""
         began, self._number = workflow.time(), self._number + 1
         sent = 0
-        for disk in self.facts.disks:
+        for number, disk in enumerate(self.facts.disks):
+            over = layer if number == 0 else 0
             try:
-                sent += await self._send(disk.target, None, False, deadline or calls.cold_copy())
+                sent += await self._send(disk.target, None, False, deadline or calls.cold_copy(), layer=over)
             except ActivityError as error:
                 if errors.explain(error)[0] != failures.SOURCE_CHANGED:
                     raise
                 self.sent.pop(disk.target, None)
-                sent += await self._send(disk.target, None, False, calls.cold_copy(), anew=True)
+                sent += await self._send(disk.target, None, False, calls.cold_copy(), anew=True, layer=over)
         self._note(sent, began, "the VM was off")
 
     async def settle(self, *, remove: bool = False) -> None:
@@ -114,7 +118,14 @@ class Copying:
         self._note(sent, began, "")
 
     async def _send(
-        self, target: str, round: RoundOrder | None, telling: bool, deadline: ActivityConfig, *, anew: bool = False
+        self,
+        target: str,
+        round: RoundOrder | None,
+        telling: bool,
+        deadline: ActivityConfig,
+        *,
+        anew: bool = False,
+        layer: int = 0,
     ) -> int:
         """Bytes that were sent."""
         disk = next(each for each in self.facts.disks if each.target == target)
@@ -130,9 +141,12 @@ class Copying:
             base=before.disk if before else "",
             round=round,
             telling=telling and before is not None,
+            layer=layer,
             cached=self._cached and before is None,
         )
+        self.begun.append(order.token)
         done = await self._host.send(order, deadline)
+        self.begun.remove(order.token)
         if order.cached:
             figures.cache_look(self._place, done)
         elif before is not None:

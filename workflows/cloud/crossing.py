@@ -1,13 +1,14 @@
 """The cut-over of a move to a cloud, and its undoing.
 
-Forward: the VM is stopped for good at its source, its last changes are sent, all disks are proved equal, an instance is
-made and checked. Backward: what this attempt started in the cloud is terminated, and the provider has said so, before
-the source may run again; if that cannot be had, nothing is started, because two copies are worse than none.
+Forward: the VM is stopped for good at its source, its guest is prepared if that was asked for, its last changes are
+sent, all disks are proved equal, an instance is made and checked. Backward: what this attempt started in the cloud is
+terminated, and the provider has said so, before the source may run again; if that cannot be had, nothing is started,
+because two copies are worse than none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
@@ -20,13 +21,22 @@ from workflows.calls.cloud import CloudSite, SourceHost
 from workflows.calls.site import Host
 from workflows.cloud.copying import Copying
 from workflows.cloud.launching import Launching
+from workflows.cloud.outfit import Outfit
 from workflows.site import verdict
 
 
 class Crossing(Launching):
     """One attempt to cut over, or (`test`) to boot an isolated copy."""
 
-    def __init__(self, wanted: CloudMoveRequest, host: SourceHost, cloud: CloudSite, copy: Copying, name: str) -> None:
+    def __init__(
+        self,
+        wanted: CloudMoveRequest,
+        host: SourceHost,
+        cloud: CloudSite,
+        copy: Copying,
+        outfit: Outfit,
+        name: str,
+    ) -> None:
         """`name` is the attempt's own, such as `1` or `test-1`."""
         facts = copy.facts
         super().__init__(
@@ -36,6 +46,7 @@ class Crossing(Launching):
         self._host = host
         self._copy = copy
         self._stopping = self._stopped = False
+        self._outfit = outfit
 
     async def run(self, obey: Callable[[], None]) -> float:
         """Until the instance runs and is checked; the seconds that the VM was away. Raises ActivityError, or
@@ -43,7 +54,9 @@ class Crossing(Launching):
         began = workflow.time()
         await self._stop()
         obey()
-        await self._copy.last(calls.last_copy(self._wanted.downtime) if self._copy.disks else None)
+        layer = await self._outfit.prepare(self._copy.ref, int(self._name))
+        obey()
+        await self._copy.last(calls.last_copy(self._wanted.downtime) if self._copy.disks else None, layer)
         obey()
         await self.start(self._wanted.network, self._wanted.verify, self._wanted.vm, obey)
         took = workflow.time() - began
@@ -66,7 +79,12 @@ class Crossing(Launching):
                     f"({errors.explain(error)[1]}), and nothing of it runs in {self._wanted.to}. Start it there with "
                     f"`virsh start {self._wanted.vm}`",
                 ) from error
+        await self._outfit.drop(self._copy.ref)
         await self._drop_image()
+
+    async def clean(self, kept: Sequence[str] = ()) -> None:
+        await self._outfit.drop(self._copy.ref)
+        await super().clean(kept)
 
     def _source(self) -> tuple[str, str]:
         return self._host.name, f"`virsh start {self._wanted.vm}`"

@@ -8,9 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from models.cloud_cache import BasesWeighed
+from models.cloud_guests import GuestForecast
 from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, IntoCloudRequest, PlaceReport, SourceFacts, cloud_of
 from models.clouds import Firmware, Price, Size
 from models.host import Finding
+from workflows.cloud import outfit
 from workflows.cloud.rounds import when
 
 FAST, SLOW = 125_000_000, 12_500_000
@@ -34,7 +36,9 @@ class Machine:
     vcpus: int
 
 
-def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> CloudPlan:
+def plan(
+    wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport, guest: GuestForecast | None = None
+) -> CloudPlan:
     warm = goes_warm(wanted, facts, offer)
     capacity = sum(disk.capacity for disk in facts.disks)
     held = sum(min(disk.allocated, disk.capacity) for disk in facts.disks)
@@ -45,13 +49,14 @@ def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> Cl
         warm=warm,
         cached=offer.cache and wanted.cache != "off",
         steps=steps(wanted, facts, warm),
-        findings=findings(wanted, facts, offer),
+        findings=(*findings(wanted, facts, offer), *outfit.findings(wanted, facts, guest)),
         disk_bytes=capacity,
         send_bytes=held,
         seconds=(round(held / FAST, 1), round(held / SLOW, 1)),
         costs=costs(wanted, capacity, offer.prices),
         prices_as_of=offer.prices[0].as_of if offer.prices else None,
         prices_source=offer.prices[0].source if offer.prices else "",
+        prepared=guest.report if guest else None,
     )
 
 
@@ -82,6 +87,8 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
     else:
         first = (f"shut {wanted.vm} down on {facts.host}" if facts.running else f"{wanted.vm} is off already",)
         first = (*first, f"copy {disks} to {wanted.to}")
+    if wanted.prepare:
+        first = (*first, _prepared(wanted, facts)) if warm else (*first[:-1], _prepared(wanted, facts), first[-1])
     verify = f"ask {wanted.verify.kind} of it" if wanted.verify else "no check of your own is asked for"
     after = "remove it with its disks" if wanted.then == "remove" else "leave it there, shut off"
     return (
@@ -93,8 +100,15 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
     )
 
 
+def _prepared(wanted: CloudMoveRequest, facts: SourceFacts) -> str:
+    return (
+        f"make the guest ready for {cloud_of(wanted.to)}, in a layer over its first image that is sent with the rest; "
+        f"the image on {facts.host} stays as it is"
+    )
+
+
 def findings(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> tuple[Finding, ...]:
-    return (*_of_the_source(wanted, facts), *of_the_place(wanted, _machine(facts), offer))
+    return (*_of_the_source(wanted, facts), *of_the_place(wanted, _machine(facts), offer, prepared=wanted.prepare))
 
 
 def _of_the_source(wanted: CloudMoveRequest, facts: SourceFacts) -> tuple[Finding, ...]:
@@ -121,7 +135,10 @@ def _machine(facts: SourceFacts) -> Machine:
     return Machine(facts.architecture, facts.firmware, facts.memory_mib, facts.vcpus)
 
 
-def of_the_place(wanted: IntoCloudRequest, vm: Machine, offer: PlaceReport) -> tuple[Finding, ...]:
+def of_the_place(
+    wanted: IntoCloudRequest, vm: Machine, offer: PlaceReport, *, prepared: bool = False
+) -> tuple[Finding, ...]:
+    """`prepared`: the guest is made ready for the place."""
     found = []
     if wanted.mode == "warm" and not offer.warm:
         what = f"{wanted.to} takes no changed blocks"
@@ -140,10 +157,8 @@ def of_the_place(wanted: IntoCloudRequest, vm: Machine, offer: PlaceReport) -> t
     if size.memory_mib < vm.memory_mib or size.vcpus < vm.vcpus:
         what = f"{size.name} has {size.vcpus} vCPUs, {size.memory_mib} MiB; {wanted.vm} {vm.vcpus}, {vm.memory_mib}"
         found.append(_warning("smaller", what, "Choose a larger size, unless the guest makes do with it."))
-    if size.drivers:
-        what = (
-            f"{size.name} needs {' and '.join(size.drivers)} in the guest's initramfs; guests are not prepared for it"
-        )
+    if size.drivers and not prepared:
+        what = f"{size.name} needs {' and '.join(size.drivers)} in the guest's initramfs; the guest is sent as it is"
         found.append(
             _warning("drivers", what, "Add them, mount by UUID, use DHCP. A test cut-over shows whether it boots.")
         )

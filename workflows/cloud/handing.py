@@ -59,7 +59,7 @@ class Handing(Trials):
         wanted, copy = self._wanted, self._copy
         await self._owner.end(runs_on=owner_of(wanted.to))
         await self._try("image and disks are left", self._crossing.clean)
-        await self._try("snapshots are left", self._from.remove, "", copy.snapshots)
+        await self._try("snapshots are left", self._from.remove, "", copy.snapshots, copy.unheard)
         await self._try("ledgers are left", copy.forget)
         await self._while_kept(
             f"runs in {wanted.to} as {self._crossing.instance}; instance {self._instance} is kept, stopped"
@@ -91,6 +91,6 @@ class Handing(Trials):
 
     async def _clear(self) -> None:
         if self._copy is not None and self._copy.ref.token:
-            await self._try("disks are left", self._cloud.remove, "", self._copy.made)
-            await self._try("snapshots are left", self._from.remove, "", self._copy.snapshots)
+            await self._try("disks are left", self._cloud.remove, "", self._copy.made, self._copy.begun)
+            await self._try("snapshots are left", self._from.remove, "", self._copy.snapshots, self._copy.unheard)
             await self._try("ledgers are left", self._copy.forget)

@@ -15,7 +15,7 @@ from temporalio.workflow import ActivityConfig
 from models import failures
 from models.cloud_bring import TARGETS
 from models.cloud_move import MOST_ROUNDS, DiskSent, RoundReport
-from models.clouds import Snapshot
+from models.clouds import Snapshot, Token
 from workflows import errors
 from workflows.calls import arrivals, cloud
 from workflows.calls.arrivals import SourceCloud
@@ -42,6 +42,8 @@ class HeldRounds:
         """By target: what the other end has."""
         self.snapshots: list[str] = []
         """All that may be there still."""
+        self.unheard: list[Token] = []
+        """Of steps that did not end well: their snapshots may be there, under ids that nobody knows here."""
         self.rounds: list[Round] = []
         self.reports: list[RoundReport] = []
         self.holding = 0.0
@@ -121,7 +123,9 @@ class HeldRounds:
 
     async def _hold(self, target: str, volume: str, deadline: ActivityConfig) -> Snapshot:
         step = self.token(f"snapshot/{target}/{self._number}")
+        self.unheard.append(step)
         made = await self._source.snapshot(volume, step, deadline)
+        self.unheard.remove(step)
         self.snapshots.append(made.id)
         return made
 

@@ -13,6 +13,7 @@ from workflows.calls.site import Host
 from workflows.cloud.copying import Copying
 from workflows.cloud.crossing import Crossing
 from workflows.cloud.launching import Launching
+from workflows.cloud.outfit import Outfit
 from workflows.cloud.trials import Trials
 
 
@@ -22,6 +23,7 @@ class Keeping(Trials):
     _wanted: CloudMoveRequest
     _host: SourceHost
     _source: str
+    _outfit: Outfit
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,13 +36,21 @@ class Keeping(Trials):
 
     def _trial(self, name: str) -> Launching:
         assert self._copy is not None
-        return Crossing(self._wanted, self._host, self._cloud, self._copy, name)
+        return Crossing(self._wanted, self._host, self._cloud, self._copy, self._outfit, name)
+
+    def _fixed(self) -> float:
+        return super()._fixed() + self._outfit.seconds
+
+    def _untestable(self) -> str:
+        return "the guest is prepared at the cut-over: what is in the cloud is not" if self._wanted.prepare else ""
 
     async def _keep(self) -> None:
         """The VM runs in the cloud: the record says so, what the move needed goes, the source is kept for a while."""
         assert self._copy is not None
         assert self._crossing is not None
         await self._owner.end(runs_on=owner_of(self._wanted.to))
+        if self._outfit.told:
+            self._chronicle.note(self._outfit.told)
         if self._cached and self._wanted.cache == "on":
             await self._try("its disks stay not as bases for others", self._keep_bases)
         await self._try("image and snapshots are left", self._crossing.clean, self._kept_bases)

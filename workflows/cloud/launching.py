@@ -3,6 +3,7 @@ or people are told, because two copies are worse than none."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from temporalio.exceptions import ActivityError
 
 from models import failures
 from models.cloud_move import CloudNetwork, DiskSent, IntoCloudRequest, MakeImage, Probe, RunInstance
-from models.clouds import Architecture, CloudId, Firmware
+from models.clouds import Architecture, CloudId, Firmware, Token
 from workflows import errors
 from workflows.calls.cloud import CloudSite
 
@@ -24,6 +25,8 @@ class Copied(Protocol):
 
     move: str
     made: list[CloudId]
+    begun: list[Token]
+    """Of steps that may have made a disk and never said so."""
 
     @property
     def disks(self) -> tuple[DiskSent, ...]: ...
@@ -49,27 +52,28 @@ class Launching:
         self._architecture: Architecture = architecture
         self._firmware: Firmware = firmware
         self._image = ""
+        self._making: MakeImage | None = None
+        """Ordered, and not answered: there may be one."""
         self.instance = ""
         self._started_any = False
 
     async def start(self, network: CloudNetwork, verify: Probe | None, name: str, obey: Callable[[], None]) -> str:
         """An instance of what the cloud has, running and checked; what the check said."""
         wanted, copy = self._into, self._copies
-        made = await self._cloud.make_image(
-            MakeImage(
-                place=wanted.to,
-                name=f"{wanted.vm}-{copy.move}-{self._name}"[:63],
-                token=self._token("image"),
-                disks=tuple(disk.disk for disk in copy.disks),
-                architecture=self._architecture,
-                firmware=self._firmware,
-            )
+        self._making = MakeImage(
+            place=wanted.to,
+            name=f"{wanted.vm}-{copy.move}-{self._name}"[:63],
+            token=self._token("image"),
+            disks=tuple(disk.disk for disk in copy.disks),
+            architecture=self._architecture,
+            firmware=self._firmware,
         )
-        self._image = made.id
+        self._image = image = (await self._cloud.make_image(self._making)).id
+        self._making = None
         obey()
         self._started_any = True
         order = RunInstance(
-            place=wanted.to, name=name[:63], token=self._token("instance"), image=made.id, size=wanted.size,
+            place=wanted.to, name=name[:63], token=self._token("instance"), image=image, size=wanted.size,
             network=network,
         )  # fmt: skip
         self.instance = (await self._cloud.run(order)).id
@@ -105,13 +109,19 @@ class Launching:
     async def clean(self, kept: Sequence[str] = ()) -> None:
         """The instance has its own volumes: image and snapshots are of no more use, but for those that are `kept` as
         bases. Raises ActivityError."""
-        await self._cloud.remove(self._image, [disk for disk in self._copies.made if disk not in kept])
+        made = [disk for disk in self._copies.made if disk not in kept]
+        await self._cloud.remove(self._image, made, self._copies.begun)
 
     def _source(self) -> tuple[str, str]:
         """(what would run again, how people start it)."""
         raise NotImplementedError
 
     async def _drop_image(self) -> None:
+        """One that nobody heard of is found by its token; if there is none yet it is made for this, and removed."""
+        if self._making is not None:
+            order, self._making = self._making, None
+            with contextlib.suppress(ActivityError):  # there is none, and there cannot be one
+                self._image = (await self._cloud.make_image(order)).id
         if self._image:
             image, self._image = self._image, ""
             await self._cloud.remove(image, ())

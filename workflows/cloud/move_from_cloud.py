@@ -71,7 +71,7 @@ class MoveFromCloud(Staying):
     async def _clear(self) -> None:
         if self._copy is not None and self._copy.ref.token:
             await self._try("images or ledgers are left", self._copy.settle, keep=False)
-            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made)
+            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made, self._copy.unheard)
 
     def _outcome(self) -> CloudBringOutcome:
         copy = self._copy

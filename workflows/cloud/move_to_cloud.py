@@ -20,6 +20,7 @@ from workflows.cloud import outset
 from workflows.cloud.copying import Copying
 from workflows.cloud.crossing import Crossing
 from workflows.cloud.keeping import Keeping
+from workflows.cloud.outfit import Outfit
 from workflows.cloud.undertaking import Attempt
 
 
@@ -42,6 +43,7 @@ class MoveToCloud(Keeping):
         move = workflow.uuid4().hex[:16]
         self._cached = plan.cached
         self._copy = Copying(self._host, facts, self._wanted.to, move, cached=plan.cached)
+        self._outfit = Outfit(self._wanted, facts, self._site, move)
         self._source, self._runs_on = facts.host, facts.host
         self._copies = f"copying {len(facts.disks)} disks while the VM runs"
         return plan
@@ -57,7 +59,7 @@ class MoveToCloud(Keeping):
 
     def _next_attempt(self) -> Attempt:
         assert self._copy is not None
-        self._crossing = Crossing(self._wanted, self._host, self._cloud, self._copy, str(self._attempt))
+        self._crossing = Crossing(self._wanted, self._host, self._cloud, self._copy, self._outfit, str(self._attempt))
         return self._crossing
 
     def _as_before(self) -> str:
@@ -66,7 +68,7 @@ class MoveToCloud(Keeping):
     async def _clear(self) -> None:
         if self._copy is not None and self._copy.ref.token:
             await self._try("rounds or ledgers are left", self._copy.settle)
-            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made)
+            await self._try("snapshots are left", self._cloud.remove, "", self._copy.made, self._copy.begun)
 
     def _outcome(self) -> CloudMoveOutcome:
         copy = self._copy
@@ -80,6 +82,7 @@ class MoveToCloud(Keeping):
             rolled_back=self._rolled_back,
             source_removed=self._removed,
             downtime=round(self._downtime, 3),
+            prepared=self._outfit.report if self._crossing else None,
             sent_bytes=copy.sent_bytes,
             saved_bytes=copy.saved_bytes,
             kept_bases=self._kept_bases,

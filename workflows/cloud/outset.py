@@ -11,7 +11,7 @@ from models.migration import VmRef
 from workflows import errors, request
 from workflows.calls.cloud import CloudSite, SourceHost
 from workflows.calls.site import Control, Host
-from workflows.cloud import estimate
+from workflows.cloud import estimate, outfit
 from workflows.site import everyone, verdict
 
 _EXAMPLE = '{"vm": "web", "to": "aws:eu-west-1", "size": "t3.medium"}'
@@ -27,7 +27,7 @@ async def survey(site: str, wanted: CloudMoveRequest) -> tuple[SourceFacts, Clou
     source = await _find(site, wanted)
     facts = await SourceHost(site, source).inspect(VmRef(vm=wanted.vm))
     offer = await CloudSite(site, wanted.to).report(wanted.size)
-    plan = estimate.plan(wanted, facts, offer)
+    plan = estimate.plan(wanted, facts, offer, await outfit.forecast(site, wanted, facts))
     if wanted.dry_run and plan.cached and plan.ok:
         plan = estimate.with_bases(plan, await _weigh(site, source, wanted, facts))
     return facts, plan

@@ -9,7 +9,7 @@ from temporalio.workflow import ActivityConfig
 
 from models.cloud_move import DiskSent
 from models.cloud_transfer import TransferDisk
-from models.clouds import CloudId, Snapshot
+from models.clouds import CloudId, Snapshot, Token
 from models.migration import VmRef
 from workflows.calls.arrivals import SourceCloud
 from workflows.calls.transfers import Relay
@@ -36,6 +36,8 @@ class Relaying(HeldRounds):
         self.ref = vm
         self.made: list[CloudId] = []
         """Every disk that was ever finished in the new cloud."""
+        self.begun: list[Token] = []
+        """Of steps that did not end well: what they began may be in the new cloud."""
         self._bases: dict[str, str] = {}
         """By target: the snapshot that the new cloud's disk holds."""
 
@@ -68,7 +70,9 @@ class Relaying(HeldRounds):
             token=self.token(f"disk/{target}/{self._number}"),
             read_back=self._read_back,
         )
+        self.begun.append(order.token)
         done = await self._relay.transfer(order, deadline)
+        self.begun.remove(order.token)
         self._bases[target] = snapshot.id
         if done.disk not in self.made:
             self.made.append(done.disk)

@@ -52,7 +52,7 @@ class Staying(Undertaking):
         wanted, copy = self._wanted, self._copy
         await self._owner.end(runs_on=wanted.to)
         await self._try("ledgers, or a way back inside the images, are left", self._accept)
-        await self._try("snapshots are left", self._cloud.remove, "", copy.made)
+        await self._try("snapshots are left", self._cloud.remove, "", copy.made, copy.unheard)
         await self._while_kept(f"runs on {wanted.to}; instance {self._instance} is kept, stopped")
         self._rolled_back = self._give_back is not None and await self._back()
         if not self._rolled_back and wanted.then == "remove" and await self._still_runs():

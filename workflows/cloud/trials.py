@@ -37,6 +37,10 @@ class Trials(Undertaking):
     def _trial(self, name: str) -> Launching:
         """An attempt of that name, of what is in the cloud now."""
 
+    def _untestable(self) -> str:
+        """Why a test would show nothing; empty: it does."""
+        return ""
+
     def _goes_to(self) -> str:
         return self._wanted.to
 
@@ -90,6 +94,8 @@ class Trials(Undertaking):
     @test_cut_over.validator
     def _can_test(self, raw: dict[str, Any]) -> None:
         request.read_as(TestCutOver, raw, _TEST_EXAMPLE)
+        if why := self._untestable():
+            raise self._refused("test_cut_over", why)
         copy = self._copied()
         if self._stage != "waiting" or copy is None or not copy.disks:
             raise self._refused(

@@ -80,6 +80,9 @@ class KvmDisks:
                 self._store.forget_disk(disk)
         self._store.forget_disk(disk)
 
+    def delete_disk_of(self, token: str) -> None:
+        self.delete_disk(tokens.name("disk", token))
+
     def export_disk(self, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
         wanted = sorted(self._ledger(disk).digests.items())
         return self._receive(disk, wanted, target, note, resume, delta=False)

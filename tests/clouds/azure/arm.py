@@ -121,7 +121,7 @@ class StrictArm:
         thing.then()
 
     def _remove(self, path: str) -> None:
-        del self.things[path.lower()]
+        self.things.pop(path.lower(), None)  # asked for while it was under way already, it is done
 
     def _next(self) -> int:
         self._made += 1
@@ -357,7 +357,9 @@ class StrictArm:
         return operation
 
     def _gone(self, path: str, machine: Thing) -> None:
-        del self.things[path.lower()]
+        if path.lower() not in self.things:
+            return
+        self._remove(path)
         storage = machine.properties["storageProfile"]
         for disk in (storage["osDisk"], *storage["dataDisks"]):
             made = self._by_id(disk["managedDisk"]["id"])

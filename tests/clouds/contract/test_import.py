@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def test_one_token_makes_one_disk(cloud: Cloud, images: ImageImport) -> None:
     assert first == second
     assert cloud.things() == [first.disk]
     assert cloud.sent() == sent, "nothing is sent to a disk that is complete"
+
+
+@pytest.mark.parametrize("died_at", [0, 3, None])
+def test_a_disk_that_nobody_knows_the_id_of_is_deleted_by_its_token(
+    cloud: Cloud, images: ImageImport, died_at: int | None
+) -> None:
+    """Its worker died: before it said anything, on the way, or with all done."""
+    other = images.import_disk(order("other", "vm-1-vdb"), small_disk(0), ignore)
+    with suppress(Killed):
+        images.import_disk(order(), small_disk(), Journal(died_at) if died_at is not None else ignore)
+    for _ in range(2):
+        images.delete_disk_of(order().token)
+    assert cloud.things() == [other.disk]
 
 
 @pytest.mark.parametrize("kept", range(WHOLE + 2))

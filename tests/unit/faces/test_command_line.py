@@ -48,6 +48,7 @@ WRONG = [
     (["cloud", "move", "a b", "--to", "aws:eu-west-1", "--size", "x"], "vm: got 'a b'"),
     (["cloud", "move", "web", "--to", "aws:eu-west-1", "--size", "x", "--rounds", "0"], "rounds: got 0"),
     (["cloud", "move", "web", "--to", "aws:eu-west-1"], "--size"),
+    (["cloud", "move", "web", "--to", "aws:eu-west-1", "--size", "x", "--dhcp"], "dhcp goes with prepare"),
     (["cloud", "bring", "web", "--from", "moon:base", "--to", "host-b"], "source: got 'moon:base'. name a cloud and"),
     (["cloud", "bring", "web", "--from", "aws:eu-west-1", "--to", "a b"], "to: got 'a b'"),
     (["cloud", "bring", "web", "--from", "aws:eu-west-1", "--to", "b", "--memory", "1"], "hardware.memory_mib: got 1"),

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from models.cloud_guests import GuestForecast
 from models.cloud_move import CloudMoveRequest, PlaceReport, SourceFacts, owner_of
 from models.clouds import Price, Quota, Size
 from models.disks import DiskImage
 from models.migration import VmRef
+from models.preparing import PrepareReport, Refusal
 from workflows.cloud.estimate import plan
 
 GIB = 1 << 30
@@ -77,6 +79,39 @@ def test_what_people_should_know_is_a_warning(the_vm: dict[str, Any], the_size: 
     made = plan(WANTED, facts(**the_vm), OFFER.model_copy(update={"size": SIZE.model_copy(update=the_size)}))
     assert made.ok
     assert [each.id for each in made.findings] == [finding]
+
+
+PREPARED = WANTED.model_copy(update={"prepare": True})
+LUKS = Refusal(rule="machine", why="vda2 is encrypted (LUKS)", remedy="Move it by hand.")
+
+
+@pytest.mark.parametrize(
+    ("the_vm", "seen", "severity", "said"),
+    [
+        ({}, GuestForecast(), "warning", "is known when it is off"),
+        ({}, GuestForecast(obstacle="no busybox"), "blocker", "host-a cannot prepare web: no busybox"),
+        ({}, GuestForecast(report=PrepareReport(target="aws", state="refused", refusals=(LUKS,))), "blocker", "LUKS"),
+        ({"architecture": "aarch64"}, None, "blocker", "only guests of x86_64"),
+    ],
+)
+def test_what_is_known_of_preparing_it(
+    the_vm: dict[str, Any], seen: GuestForecast | None, severity: str, said: str
+) -> None:
+    offer = OFFER.model_copy(update={"size": SIZE.model_copy(update={"drivers": ("nvme",), "architecture": "arm64"})})
+    offer = offer if the_vm else OFFER
+    (found,) = plan(PREPARED, facts(**the_vm), offer, seen).findings
+    assert (found.id, found.severity) == ("prepare", severity)
+    assert said in found.what
+
+
+def test_a_guest_that_can_be_prepared_is_told_of_with_what_would_be_changed() -> None:
+    report = PrepareReport(target="aws", state="to be changed")
+    offer = OFFER.model_copy(update={"size": SIZE.model_copy(update={"drivers": ("nvme",)})})
+    made = plan(PREPARED, facts(running=False), offer, GuestForecast(report=report))
+    assert made.findings == (), "drivers are what it is prepared with"
+    assert made.prepared == report
+    assert [number for number, step in enumerate(made.steps) if "ready for aws" in step] == [1]
+    assert not any("ready for aws" in step for step in plan(WANTED, facts(), OFFER).steps)
 
 
 def test_warm_is_what_both_sides_can() -> None:

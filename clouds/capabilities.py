@@ -99,7 +99,7 @@ class Catalogue(Protocol):
     def list_sizes(self, page: str = "", limit: int = 100) -> SizePage: ...
     def quotas(self) -> tuple[Quota, ...]: ...
     def prices(self) -> tuple[Price, ...]:
-        """Of this region as of a day, from the repository's file; empty when the file has none."""
+        """Of this region as of a day, from the user's own list or the repository's; empty when none has any."""
 
 
 Capability = Literal["Instances", "ImageImport", "ImageExport", "BlockDelta", "Catalogue"]
@@ -145,7 +145,7 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "ImageImport": Offer(_WORKS, "QCOW2 by a multipart upload to Object Storage, create_image; boot disks only"),
         "ImageExport": Offer(_LATER, "create_image of an instance, export_image; boot disks only"),
         "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
-        "Catalogue": Offer(_WORKS, "shapes, limits; no prices, for want of a source that agrees with itself"),
+        "Catalogue": Offer(_WORKS, "shapes, limits, price file"),
     },
     "kvm": {
         "Instances": Offer(_WORKS, "libvirt's VMs: all are listed, those made here are handled"),

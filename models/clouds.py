@@ -59,7 +59,7 @@ class AwsSettings(Model):
     """Profile of the AWS configuration files; None: the chain's default."""
     endpoint_url: Url | None = None
     """One address for all services: a VPC endpoint's proxy, or a test's server."""
-    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas"], Url], Field(max_length=8)] = Field(
+    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas", "pricing"], Url], Field(max_length=8)] = Field(
         default_factory=dict
     )
     """An address for one service (VPC endpoints); wins over endpoint_url."""
@@ -278,14 +278,17 @@ class Quota(Model):
     unit: Annotated[str, Field(max_length=64)] = ""
 
 
+Usd = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+
+
 class Price(Model):
-    """A price as of a day, from a file in this repository; never asked for at run time."""
+    """A price as of a day, from a list (clouds.prices); never asked for when a plan is made."""
 
     cloud: Cloud
     region: Region
     item: CloudId
     per: Literal["hour", "gb-month", "gb"]
-    usd: Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+    usd: Usd
     as_of: date
     source: Text
 

@@ -24,6 +24,13 @@ BUILT: tuple[CloudName, ...] = ("aws", "azure", "gcp", "oci")
 """Adapters that the contract suite runs for here. For `kvm` it runs in tests/integration/contract, on real libvirt."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_prices_of_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOVACRON_PRICES", str(tmp_path_factory.mktemp("prices")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def aws_of_the_session() -> Iterator[AwsCloud]:
     """One server and one adapter: boto3 takes a second to build its clients. No credentials but the test's own."""

@@ -1,6 +1,6 @@
 """What a move to a cloud would meet, take and cost. Pure: the VM's facts and the place's offer in, a plan out.
 
-Nothing is measured here: times are for two link speeds, and prices are the repository's dated list.
+Nothing is measured here: times are for two link speeds, and prices are those of a dated list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ FAST, SLOW = 125_000_000, 12_500_000
 HOURS = 730
 """Of a month."""
 GB = 1 << 30
-STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced"}
+STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced", "oci": "block-volume"}
 """The disks that adapters make unless told otherwise, by their name in clouds/prices."""
 SNAPSHOT = "snapshot"
 

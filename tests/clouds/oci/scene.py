@@ -23,7 +23,6 @@ class OciCloud:
         list="ListInstances",
         disks_of_an_image=1,
         gives_disks_up=False,
-        priced=False,
     )
     size = "VM.Standard.E5.Flex:2:32"
 

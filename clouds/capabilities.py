@@ -117,7 +117,6 @@ class Offer:
 
 _WORKS: Literal["works"] = "works"
 _NONE: Literal["not offered"] = "not offered"
-_LATER: Literal["not built"] = "not built"
 OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "aws": {
         "Instances": Offer(_WORKS, "EC2"),
@@ -136,14 +135,18 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "gcp": {
         "Instances": Offer(_WORKS, "Compute Engine"),
         "ImageImport": Offer(_WORKS, "tar.gz by a resumable upload to Cloud Storage, images.insert"),
-        "ImageExport": Offer(_NONE, "no export call: needs a helper VM that copies the disk to Cloud Storage"),
+        "ImageExport": Offer(
+            _NONE, "no export call: Google's own tool boots a helper VM that copies the disk to Cloud Storage"
+        ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no page write on disks: needs a helper VM"),
         "Catalogue": Offer(_WORKS, "machine types, quotas of region and project, price file"),
     },
     "oci": {
         "Instances": Offer(_WORKS, "Compute of oci.core"),
         "ImageImport": Offer(_WORKS, "QCOW2 by a multipart upload to Object Storage, create_image; boot disks only"),
-        "ImageExport": Offer(_LATER, "create_image of an instance, export_image; boot disks only"),
+        "ImageExport": Offer(
+            _WORKS, "create_image of a stopped instance, export_image to Object Storage; boot disks only"
+        ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
         "Catalogue": Offer(_WORKS, "shapes, limits, price file"),
     },

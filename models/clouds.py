@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from models.base import Count, Model, Name, Seconds, SocketPath, Text
+from models.base import AbsolutePath, Count, Model, Name, Seconds, SocketPath, Text
 
 Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
 CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
@@ -118,6 +118,8 @@ class OciSettings(Model):
     profile: Name = "DEFAULT"
     public_address: bool = False
     """Give instances an address that the internet reaches."""
+    spool: AbsolutePath = "/var/lib/novacron/oci"
+    """Folder for images on their way out: needs room for the largest. Of the worker alone, never of all users."""
     endpoints: Annotated[dict[Literal["core", "storage", "limits"], ClosedUrl], Field(max_length=3)] = Field(
         default_factory=dict
     )

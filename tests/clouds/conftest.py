@@ -88,7 +88,7 @@ def oci_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oci
         server = OciServer()
         folder = tmp_path_factory.mktemp("oci")
         patch.setenv("OCI_CONFIG_FILE", str(server.write_credentials(folder)))
-        yield OciCloud(server)
+        yield OciCloud(server, folder / "spool")
         server.close()
 
 

@@ -20,7 +20,7 @@ from temporalio import activity
 
 from activities import errors
 from activities.accounts import Accounts
-from clouds.capabilities import CAPABILITIES, OFFERS, Adapter, Instances
+from clouds.capabilities import CAPABILITIES, MOST_DISKS, OFFERS, Adapter, Instances
 from clouds.errors import NotFound, OperationFailed
 from clouds.tokens import TAG
 from models.cloud_move import (
@@ -95,6 +95,7 @@ class CloudActivities:
                 quotas=adapter.catalogue.quotas(),
                 prices=_relevant(adapter.catalogue.prices(), {query.size}),
                 warm=adapter.block_delta is not None,
+                most_disks=MOST_DISKS.get(adapter.cloud, PlaceReport().most_disks),
             )
 
         return await beating(ask)

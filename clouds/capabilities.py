@@ -162,6 +162,10 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
 }
 
 
+MOST_DISKS: dict[Cloud, int] = {"oci": 1}
+"""Of an image, where it is fewer than an order may name."""
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A cloud as it can be used. A capability that the table does not say `works` for is None."""

@@ -124,9 +124,11 @@ def azure(azure_of_the_session: AzureCloud) -> Iterator[AzureCloud]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A contract runs for each cloud that has the capability; what is about all adapters runs for all."""
     if "cloud" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("capability")
+        find = metafunc.definition.get_closest_marker
+        marker = find("capability") or find("offers")
         having = [name for name in BUILT if not marker or OFFERS[name][marker.args[0]].state == "works"]
-        metafunc.parametrize("cloud", having, indirect=True)
+        one = find("one_cloud") and not marker
+        metafunc.parametrize("cloud", having[:1] if one else having, indirect=True)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from activities.fence import Fence
 from clouds.disks import safepoint
 from clouds.disks.content import BLOCK
 from clouds.disks.images import hash_image, open_image
-from models.clouds import AwsSettings
+from models.clouds import CloudSettings
 from models.host import HostSettings
 from tests.clouds.fake_source import OFF, RUNNING, UUID
 
@@ -148,7 +148,7 @@ class Arrival:
     """host-b."""
 
     folder: Path
-    cloud: AwsSettings
+    cloud: CloudSettings
     libvirt: FakeLibvirt = field(default_factory=FakeLibvirt)
     activities: CloudArrivalActivities = field(init=False)
 

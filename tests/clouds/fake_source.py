@@ -9,7 +9,7 @@ from pathlib import Path
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
 from clouds.disks.content import BLOCK, RawFile
-from models.clouds import AwsSettings
+from models.clouds import CloudSettings
 from models.disks import DiskImage
 from models.host import HostSettings
 from models.migration import VmRef
@@ -127,7 +127,7 @@ class FakeConnection:
 @dataclass
 class Source:
     folder: Path
-    cloud: AwsSettings
+    cloud: CloudSettings
     vm: str = "counter"
     blocks: int = 12
     domain: FakeDomain = field(init=False)

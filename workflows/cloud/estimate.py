@@ -100,6 +100,9 @@ def _of_the_place(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceRepo
     if wanted.mode == "warm" and not offer.warm:
         what = f"{wanted.to} takes no changed blocks"
         found.append(_blocker("warm", what, "Use mode auto or cold."))
+    if len(facts.disks) > offer.most_disks:
+        what = f"{wanted.vm} has {len(facts.disks)} disks, and an image at {wanted.to} takes {offer.most_disks}"
+        found.append(_blocker("disks", what, "Move it elsewhere, or detach the others and move them by hand."))
     if offer.size is None:
         near = f"Sizes that come near: {', '.join(offer.like)}." if offer.like else "`novacron cloud sizes` lists them."
         found.append(_blocker("size", f"{wanted.to} has no size {wanted.size}", near))

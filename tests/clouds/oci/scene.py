@@ -53,7 +53,10 @@ class OciCloud:
         return self.server.cloud.put_bytes
 
     def content(self, disk: str) -> dict[int, bytes]:
-        return unpack(self.server.cloud.objects[f"novacron/{disk}.qcow2"].data)
+        cloud = self.server.cloud
+        if disk in cloud.images:  # a snapshot
+            return {index: data for index, data in sorted(cloud.volumes[disk].items()) if data.strip(b"\0")}
+        return unpack(cloud.objects[f"novacron/{disk}.qcow2"].data)
 
     def things(self) -> list[str]:
         cloud = self.server.cloud

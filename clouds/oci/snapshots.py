@@ -20,6 +20,7 @@ from models.clouds import Snapshot
 
 PREFIX = "novacron"
 IMAGE = "ocid1.image."
+OWNER = "novacron-instance"
 GIB_IN_MIB = 1024
 EXPORT = "ExportImage"
 _GOING_ON = ("ACCEPTED", "IN_PROGRESS", "CANCELING")
@@ -46,7 +47,7 @@ class OciSnapshots:
         what = f"make an image of {volume}"
         for told in self._images(what, made):
             if (told.freeform_tags or {}).get(TAG) == token:
-                return _snapshot(told)
+                return self.get(told.id)
         instance = self._owner(volume)
         state = self._oci.call(what, "compute", "get_instance", instance).data.lifecycle_state
         if state != "STOPPED":
@@ -59,12 +60,23 @@ class OciSnapshots:
             compartment_id=self._oci.settings.compartment,
             display_name=made,
             instance_id=instance,
-            freeform_tags={TAG: token},
+            freeform_tags={TAG: token, OWNER: instance},
         )
         return _snapshot(self._oci.call(what, "compute", "create_image", request, opc_retry_token=token).data)
 
     def get(self, image: str) -> Snapshot:
-        return _snapshot(self._image(image))
+        """Ready when the instance is free again, too: until then it is neither stopped nor can it be started."""
+        found = _snapshot(self._image(image))
+        owner = found.tags.get(OWNER, "")
+        if found.state == "ready" and owner and self._is_being_read(owner):
+            return found.model_copy(update={"state": "pending"})
+        return found
+
+    def _is_being_read(self, instance: str) -> bool:
+        with contextlib.suppress(NotFound):
+            told = self._oci.call(f"find instance {instance}", "compute", "get_instance", instance).data
+            return bool(told.lifecycle_state == "CREATING_IMAGE")
+        return False
 
     def delete(self, image: str) -> None:
         """With what was exported of it."""

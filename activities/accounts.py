@@ -42,3 +42,7 @@ class Accounts:
     def poll(self, place: str) -> float:
         """Seconds between two looks at a long operation there."""
         return self._settings[place].calls.poll
+
+    def parallel(self, place: str) -> int:
+        """Blocks in flight in one transfer there."""
+        return self._settings[place].calls.parallel

@@ -96,6 +96,7 @@ class CloudActivities:
                 prices=_relevant(adapter.catalogue.prices(), {query.size}),
                 warm=adapter.block_delta is not None,
                 most_disks=MOST_DISKS.get(adapter.cloud, PlaceReport().most_disks),
+                export=adapter.image_export is not None,
             )
 
         return await beating(ask)

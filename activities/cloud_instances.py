@@ -51,12 +51,12 @@ class CloudInstanceActivities:
             found = instances.get_instance(meant[0].id) if len(meant) == 1 else None  # some lists tell no disks
             offers = OFFERS[adapter.cloud]
             export = offers["ImageExport"]
+            volumes = _volumes(found) if found else ()
             return InstanceFacts(
                 instance=found,
                 candidates=tuple(f"{each.id} ({each.state})" for each in named[:64]),
-                volumes=tuple(disk.disk for disk in sorted(found.disks, key=lambda disk: (not disk.boot, disk.device)))
-                if found
-                else (),
+                volumes=volumes,
+                sizes=_sizes(adapter, volumes) if query.sizes else (),
                 size=_size(adapter, found.size) if found else None,
                 export=adapter.image_export is not None,
                 warm=adapter.block_delta is not None,
@@ -182,6 +182,17 @@ def _all(instances: Instances) -> Iterator[Instance]:
         page = answer.next
         if not page:
             return
+
+
+def _volumes(instance: Instance) -> tuple[str, ...]:
+    """The one that boots first."""
+    return tuple(disk.disk for disk in sorted(instance.disks, key=lambda disk: (not disk.boot, disk.device)))
+
+
+def _sizes(adapter: Adapter, volumes: tuple[str, ...]) -> tuple[int, ...]:
+    """None are known of a cloud that does not give its disks out."""
+    exports = adapter.image_export
+    return tuple(exports.volume_size(volume) for volume in volumes) if exports is not None else ()
 
 
 def _size(adapter: Adapter, name: str) -> Size | None:

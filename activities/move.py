@@ -25,7 +25,7 @@ from activities.heartbeat import Stop, detached
 from activities.journal import Journal
 from clouds.kvm import errors as kvm
 from clouds.kvm.controller import Controller, Goals, Reading, Step
-from clouds.kvm.decision import Call, Decision, Situation, decide
+from clouds.kvm.decision import PAUSED_POSTCOPY_FAILED, Call, Decision, Situation, decide
 from clouds.kvm.migration import Departure, MigrateCall, Sight
 from clouds.kvm.progress import JobSample, Tracker
 from clouds.kvm.switch import Switch
@@ -48,6 +48,10 @@ CUT_AFTER = 5.0
 """How long after the first abort a lost link is waited for; then the data path is closed, so that the job ends."""
 FIGURES_WITHIN = 3.0
 """How long to wait for libvirt's final figures after the VM has left."""
+GONE_ON_WITHIN = 60.0
+"""How long libvirt may take to go on with a post-copy that broke off; to go on took a tenth of a second where it could.
+When the destination's QEMU itself waits for a page (docs/workflows/migrate-vm.md, Two halves), libvirt's call would
+wait for ever."""
 SWITCHED_WITHIN = 10.0
 """How long to wait for the destination to let it run; then the workflow sees to it."""
 
@@ -118,6 +122,9 @@ class Move:
         self._ending_since = 0.0
         self._answered = around.now()
         self._begun_here = False
+        self._begun_at = 0.0
+        self._stuck = False
+        """The destination's QEMU did not take up the new path."""
         self._sight = Sight(None)
 
     def run(self) -> MoveResult:
@@ -140,6 +147,7 @@ class Move:
                     self._abort()
                 elif decision:
                     self._steer()
+                self._mind_what_is_stuck()
                 self._reply()
             else:
                 return self._end(decision)
@@ -154,6 +162,20 @@ class Move:
         self._switch.start()
         if self._sight.state == "paused":
             self._switch.near()
+
+    def _mind_what_is_stuck(self) -> None:
+        """Only the end of the data path ends a call that libvirt waits in; both halves stay as they are."""
+        halved = self._sight.state == "paused" and self._sight.reason == PAUSED_POSTCOPY_FAILED
+        waited = self._around.now() - self._begun_at
+        if not (self._order.resume and self._begun_here and halved) or self._stuck or waited < GONE_ON_WITHIN:
+            return
+        self._stuck = True
+        logger.warning("%s: %s; closing the data path", self._vm, self._why_stuck())
+        self._around.cut()
+
+    def _why_stuck(self) -> str:
+        there = self._order.destination
+        return f"QEMU on {there} did not take up the new path within {GONE_ON_WITHIN:.0f} s: it waits for memory itself"
 
     def _suspended(self) -> None:
         if self._switch:
@@ -216,7 +238,7 @@ class Move:
         self._call.on_end = self._wake.set
         self._watch_the_switch()
         self._call.start()
-        self._begun_here = True
+        self._begun_here, self._begun_at = True, self._around.now()
 
     def _started(self) -> Started:
         """When the move began, by the marker: a restart of the worker buys no time."""
@@ -408,8 +430,9 @@ class Move:
             case "refused":
                 return kvm.Refused(f"{where}: {decision.reason}", "Wait until that has ended, or end it.")
             case "broken off":
+                stuck = f". {self._why_stuck()}" if self._stuck else ""
                 return kvm.Ambiguous(
-                    f"{where}: {decision.reason}{self._words()}",
+                    f"{where}: {decision.reason}{stuck}{self._words()}",
                     "Destroy neither half: each holds memory that the other has not.",
                 )
             case "in doubt":

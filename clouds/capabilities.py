@@ -8,6 +8,7 @@ block that is certain, and go on from a Cursor. `note` may raise: that is how a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
@@ -78,6 +79,13 @@ class ImageExport(Protocol):
     def export_disk(self, disk: CloudId, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
         """All blocks of a snapshot into a `target` that reads as zeros, each verified. Raises Damaged."""
 
+    def open_disk(self, disk: CloudId) -> AbstractContextManager[Reader]:
+        """A snapshot or imported disk to be read as one likes, from several threads, each block verified. Raises
+        NotFound, and Damaged from `read`."""
+
+    def volume_size(self, volume: CloudId) -> int:
+        """Bytes, of a volume that may be in use."""
+
 
 class BlockDelta(Protocol):
     """Only what changed, in either direction."""
@@ -91,6 +99,9 @@ class BlockDelta(Protocol):
         self, base: CloudId, disk: CloudId, target: Disk, note: Note, resume: Cursor | None = None
     ) -> Transferred:
         """Turns a `target` that holds `base` into `disk`."""
+
+    def changed(self, base: CloudId, disk: CloudId) -> tuple[Range, ...]:
+        """Where `disk` may differ from `base`, in whole blocks, ascending and apart. Reads none of them."""
 
 
 class Catalogue(Protocol):

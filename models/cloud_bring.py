@@ -17,7 +17,7 @@ from models.cloud_move import (
     RoundReport,
     known_place,
 )
-from models.clouds import Architecture, CloudId, Firmware, Instance, Size, Token
+from models.clouds import Architecture, CloudId, DiskSize, Firmware, Instance, Size, Token
 from models.disks import DiskImage
 from models.host import Finding
 from models.migration import VmRef
@@ -89,6 +89,8 @@ class InstanceQuery(Model):
     place: Place
     vm: Name
     instance: Annotated[str, Field(max_length=512)] = ""
+    sizes: bool = False
+    """Ask for the sizes of its disks too."""
 
 
 class InstanceFacts(Model):
@@ -98,6 +100,8 @@ class InstanceFacts(Model):
     """Ids and states of those that have the name."""
     volumes: Annotated[tuple[CloudId, ...], Field(max_length=128)] = ()
     """Its disks, the one that boots first."""
+    sizes: Annotated[tuple[DiskSize, ...], Field(max_length=128)] = ()
+    """Of these, in bytes; empty: they were not asked for."""
     size: Size | None = None
     """None: the catalogue does not have it."""
     export: bool = False

@@ -113,17 +113,13 @@ class CutOverRequest(Model):
         return self
 
 
-class CloudMoveRequest(CutOverRequest):
-    """Input of the workflow novacron.MoveToCloud."""
+class IntoCloudRequest(CutOverRequest):
+    """What everything that becomes an instance has in common."""
 
     to: Annotated[str, Field(max_length=80)]
     """A Place."""
     size: CloudId
-    source: Name | None = None
-    """Host that runs the VM; None: all hosts are asked."""
     network: CloudNetwork = CloudNetwork()
-    cut_power: bool = False
-    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
     verify: Probe | None = None
     """Asked before the source is let go."""
 
@@ -131,6 +127,15 @@ class CloudMoveRequest(CutOverRequest):
     @classmethod
     def _known(cls, to: str) -> str:
         return known_place(to)
+
+
+class CloudMoveRequest(IntoCloudRequest):
+    """Input of the workflow novacron.MoveToCloud."""
+
+    source: Name | None = None
+    """Host that runs the VM; None: all hosts are asked."""
+    cut_power: bool = False
+    """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
 
 
 # What a place offers, and what a plan says of a move to it.
@@ -154,6 +159,8 @@ class PlaceReport(Model):
     """It takes changed blocks."""
     most_disks: Annotated[int, Field(ge=1)] = 21
     """Of an image there."""
+    export: bool = False
+    """It gives disks out again, so that they can be read back."""
 
 
 class CloudPlace(Model):

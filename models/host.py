@@ -72,6 +72,9 @@ class SiteSettings(Model):
     leases: LeaseSettings = LeaseSettings()
     clouds: CloudAccounts = ()
     """The control worker makes images and instances there."""
+    transfers: AbsolutePath = "/var/lib/novacron/transfers"
+    """Folder for what is known of disks on their way between two clouds: 64 KiB for each GiB. What is lost there costs
+    time, and never a disk; control workers on several machines do well to share it."""
 
     @model_validator(mode="after")
     def _policies_have_names_of_their_own(self) -> SiteSettings:

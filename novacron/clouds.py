@@ -1,10 +1,13 @@
-"""Clouds through the Python client: which there are, their sizes, and VMs that move there and come home.
+"""Clouds through the Python client: which there are, their sizes, and VMs that move there, between them, and home.
 
 async with NovaCron.connect() as nova:
     move = await Clouds(nova).move(CloudMoveRequest(vm="web", to="aws:eu-west-1", size="t3.medium"))
     async for standing in move.follow():
         print(standing.stage, standing.runs_on)
     home = await Clouds(nova).bring(CloudBringRequest(vm="web", source="aws:eu-west-1", to="host-b"))
+    other = await Clouds(nova).transfer(
+        CloudTransferRequest(vm="web", source="aws:eu-west-1", to="azure:westeurope", size="Standard_B2s")
+    )
 """
 
 from __future__ import annotations
@@ -40,11 +43,13 @@ from models.cloud_move import (
     CutOverRequest,
     TestCutOver,
 )
+from models.cloud_transfer import CloudTransferOutcome, CloudTransferRequest, TransferPlan
 from models.migration import Progress
 from novacron import connection
 from novacron.client import NovaCron, check_name, initiator, our_errors
 from workflows import search_attributes as sa
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 
@@ -57,7 +62,7 @@ REST = ("kept", "done", "failed", "cancelled")
 
 
 class Steerable:
-    """One run of a move to a cloud or from one, running or ended. It goes on without us."""
+    """One run of a move to a cloud, from one, or between two, running or ended. It goes on without us."""
 
     def __init__(self, handle: WorkflowHandle[Any, Any]) -> None:
         self._handle = handle
@@ -114,6 +119,10 @@ class Steerable:
         """Refused once the VM runs in the cloud."""
         return await self._steer("cancel", reason)
 
+    async def test_cut_over(self, wish: TestCutOver) -> str:
+        """Of a move into a cloud: boot an isolated copy of what is there, check it, terminate it; how that went."""
+        return await self._steer("test_cut_over", wish.model_dump(mode="json"), within=_TESTED_WITHIN)
+
     async def _steer(self, update: str, *args: Any, within: timedelta = _STEERED_WITHIN) -> str:
         with our_errors(self.id):
             answer: str = await self._handle.execute_update(
@@ -145,10 +154,6 @@ class CloudMove(Steerable):
         with our_errors(self.id):
             return CloudMoveOutcome.model_validate(await self._handle.result())
 
-    async def test_cut_over(self, wish: TestCutOver) -> str:
-        """Boot an isolated copy of what is in the cloud, check it, terminate it; how that went."""
-        return await self._steer("test_cut_over", wish.model_dump(mode="json"), within=_TESTED_WITHIN)
-
 
 class CloudBringing(Steerable):
     """One run of MoveFromCloud."""
@@ -157,6 +162,15 @@ class CloudBringing(Steerable):
         """Wait for its end, which is when the instance is not kept any more. Raises one of novacron.errors."""
         with our_errors(self.id):
             return CloudBringOutcome.model_validate(await self._handle.result())
+
+
+class CloudTransfer(Steerable):
+    """One run of MoveBetweenClouds."""
+
+    async def result(self) -> CloudTransferOutcome:
+        """Wait for its end, which is when the old instance is not kept any more. Raises one of novacron.errors."""
+        with our_errors(self.id):
+            return CloudTransferOutcome.model_validate(await self._handle.result())
 
 
 class Clouds:
@@ -197,6 +211,17 @@ class Clouds:
         what = f"{wanted.vm} from {wanted.source} to {wanted.to}"
         return CloudBringing(await self._start(MoveFromCloud.run, wanted, what))
 
+    async def plan_transfer(self, wanted: CloudTransferRequest) -> TransferPlan:
+        """What a move between clouds would do, meet and cost. Raises AlreadyMoving while an operation works on it."""
+        outcome = await (await self.transfer(wanted.model_copy(update={"dry_run": True}))).result()
+        assert outcome.plan is not None
+        return outcome.plan
+
+    async def transfer(self, wanted: CloudTransferRequest) -> CloudTransfer:
+        """Move an instance to another cloud. Raises AlreadyMoving while another operation works on the VM."""
+        what = f"{wanted.vm} from {wanted.source} to {wanted.to}"
+        return CloudTransfer(await self._start(MoveBetweenClouds.run, wanted, what))
+
     async def _start(self, run: Any, wanted: CutOverRequest, what: str) -> WorkflowHandle[Any, Any]:
         site, held = self._nova.site, ids.migrate_vm(self._nova.site, wanted.vm)
         with our_errors(wanted.vm):
@@ -215,7 +240,7 @@ class Clouds:
             )
 
     def at(self, vm: str) -> CloudMove:
-        """The move of this VM, running or ended: to a cloud, or (but for `result` and tests) from one."""
+        """The move of this VM, running or ended: to a cloud, or (but for `result`) any other."""
         check_name("vm", vm)
         held = ids.migrate_vm(self._nova.site, vm)
         return CloudMove(self._nova.client.get_workflow_handle_for(MoveToCloud.run, held))

@@ -5,6 +5,7 @@ no host. Any number may run; each workflow is durable and moves on to another wo
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 from temporalio.client import Client
@@ -12,6 +13,7 @@ from temporalio.worker import Worker
 
 from activities.cloud import CloudActivities
 from activities.cloud_instances import CloudInstanceActivities
+from activities.cloud_transfers import CloudTransferActivities
 from activities.context import ContextInterceptor
 from activities.control import ControlActivities
 from activities.events import EventActivities
@@ -30,6 +32,9 @@ from workflows import EVENT_WORKFLOWS, WORKFLOWS
 STICKY_TIMEOUT = timedelta(seconds=2)
 """How long a workflow waits for the worker that has it in memory before any other may take it: what the death of a
 control worker costs. The SDK's default is 10 s; less than 2 s would reload workflows under mere load."""
+
+AT_ONCE = 100
+"""Activities of one control worker; those that bring disks from cloud to cloud have a thread each."""
 
 POSTS_AT_ONCE = 16
 """Attempts to deliver an event that may wait for their webhooks at the same time."""
@@ -53,6 +58,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
     leases = LeaseActivities(settings, client)
     clouds = CloudActivities(settings)
     instances = CloudInstanceActivities(settings)
+    transfers = CloudTransferActivities(settings)
     return Worker(
         client,
         task_queue=queues.control(settings.site),
@@ -89,9 +95,15 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             instances.stop_instance,
             instances.start_instance,
             instances.check_arrival,
+            transfers.transfer_disk,
+            transfers.forget_transfer,
             OpeningActivities().next_opening,
             TellActivities(client).tell_events,
         ],
+        activity_executor=ThreadPoolExecutor(AT_ONCE, thread_name_prefix="activity"),
+        max_concurrent_activities=AT_ONCE,
+        max_heartbeat_throttle_interval=runtime.HEARTBEAT_THROTTLE,
+        default_heartbeat_throttle_interval=runtime.HEARTBEAT_THROTTLE,
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
         graceful_shutdown_timeout=runtime.GRACE,
         interceptors=[ContextInterceptor()],

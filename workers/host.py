@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 
 from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
@@ -29,9 +28,6 @@ from activities.switching import SwitchActivities
 from models import queues
 from models.host import HostSettings
 from workers import images, runtime
-
-HEARTBEAT_THROTTLE = timedelta(seconds=1)
-"""A cancel reaches a move with the answer to a heartbeat; the SDK would hold those back for most of their timeout."""
 
 
 def build(settings: HostSettings, client: Client) -> Worker:
@@ -99,8 +95,8 @@ def build(settings: HostSettings, client: Client) -> Worker:
         activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
         max_concurrent_activities=at_once,
         activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
-        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        default_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        max_heartbeat_throttle_interval=runtime.HEARTBEAT_THROTTLE,
+        default_heartbeat_throttle_interval=runtime.HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=runtime.GRACE,
         interceptors=[ContextInterceptor()],
     )

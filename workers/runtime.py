@@ -40,6 +40,8 @@ Workers = Worker | list[Worker]
 
 DIAL_AGAIN = (0.5, 1.0, 2.0, 5.0)
 """Seconds between dials; the last one goes on."""
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
+"""A cancel reaches a move with the answer to a heartbeat; the SDK would hold those back for most of their timeout."""
 GRACE = timedelta(seconds=10)
 """How long a stopping worker lets short activities finish. A move needs none: it detaches at once."""
 

@@ -1,6 +1,7 @@
 """Floor 3: durable, deterministic decisions. No I/O; a workflow file reads like the story of the operation."""
 
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
@@ -22,7 +23,7 @@ from workflows.site.survey import SurveySite
 WORKFLOWS: list[type] = [
     *(MigrateVm, PlanMove, LabelVm, Inventory, Owners, RecoverVm, Reconcile),
     *(EvacuateHost, MoveMany, Rebalance, Planned, SurveySite, Bandwidth, SiteSlots),
-    *(MoveToCloud, MoveFromCloud, ListClouds),
+    *(MoveToCloud, MoveFromCloud, MoveBetweenClouds, ListClouds),
 ]
 """Every workflow a control worker runs."""
 

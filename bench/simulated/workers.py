@@ -21,7 +21,7 @@ from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from bench.simulated.site import Site
 from models import queues
-from workers.host import HEARTBEAT_THROTTLE
+from workers.runtime import HEARTBEAT_THROTTLE
 
 SLOTS = 8
 POLLERS = 2

@@ -16,13 +16,14 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from typing import Any, Literal
 
+from clouds.aws.reading import PAGE, AwsReader
 from clouds.aws.session import AwsSession, tag_dict, tag_list
 from clouds.capabilities import Note, Range
-from clouds.disks.content import BLOCK, Block, Disk, Reader, blocks
+from clouds.disks.content import BLOCK, Block, Disk, Reader, blocks, ranges_of
 from clouds.errors import BadDisk, Conflict, Damaged, NotFound, OperationFailed
 from clouds.pipeline import in_order
 from clouds.tokens import TAG
@@ -36,8 +37,6 @@ CONTENT_TAG = "novacron-content"
 IDLE_MINUTES = 4320
 """AWS gives a pending snapshot up after this long without a block: its longest, three days, so that a worker that was
 down over a weekend can go on."""
-PAGE = 1000
-"""Blocks listed at once: their tokens are used within seconds."""
 _STATES: dict[str, Literal["pending", "ready", "failed"]] = {
     "pending": "pending",
     "completed": "ready",
@@ -104,9 +103,31 @@ class AwsBlocks:
         return self._receive(disk, self._listed(ask, "Blocks"), target, note, resume, delta=False)
 
     def export_delta(self, base: str, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
-        what = f"list what changed from {base} to {disk}"
-        ask = partial(self._aws.call, what, "ebs", "list_changed_blocks", FirstSnapshotId=base, SecondSnapshotId=disk)
-        return self._receive(disk, self._listed(ask, "ChangedBlocks"), target, note, resume, delta=True)
+        return self._receive(
+            disk, self._listed(self._changes(base, disk), "ChangedBlocks"), target, note, resume, delta=True
+        )
+
+    @contextmanager
+    def open_disk(self, disk: str) -> Iterator[Reader]:
+        ask = partial(self._aws.call, f"list the blocks of {disk}", "ebs", "list_snapshot_blocks", SnapshotId=disk)
+
+        def page(index: int) -> tuple[list[dict[str, Any]], bool]:
+            answer = ask(MaxResults=PAGE, StartingBlockIndex=index)
+            return answer.get("Blocks", []), bool(answer.get("NextToken"))
+
+        def get(index: int, item: dict[str, Any]) -> bytes:
+            return self._get(disk, (index, item))
+
+        yield AwsReader(self.get_snapshot(disk).size, page, lambda: self._listed(ask, "Blocks"), get)
+
+    def volume_size(self, volume: str) -> int:
+        told = self._aws.call(f"find volume {volume}", "ec2", "describe_volumes", VolumeIds=[volume])
+        return int(told["Volumes"][0]["Size"]) * GIB
+
+    def changed(self, base: str, disk: str) -> tuple[Range, ...]:
+        ask = self._changes(base, disk)
+        size = self.get_snapshot(disk).size
+        return tuple(ranges_of(size, (item["BlockIndex"] for item in self._listed(ask, "ChangedBlocks"))))
 
     # Writing.
 
@@ -198,6 +219,10 @@ class AwsBlocks:
         self._aws.wait(what, ready, lambda: note(cursor))
 
     # Reading.
+
+    def _changes(self, base: str, disk: str) -> Any:
+        what = f"list what changed from {base} to {disk}"
+        return partial(self._aws.call, what, "ebs", "list_changed_blocks", FirstSnapshotId=base, SecondSnapshotId=disk)
 
     def _listed(self, ask: Any, key: str) -> Iterator[dict[str, Any]]:
         """All blocks, ascending. Pages are asked for one by one, so that tokens are young."""

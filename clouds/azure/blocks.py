@@ -16,7 +16,7 @@ does at most the n steps again that were in flight. Cursor of a read: blocks bel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from clouds.azure.ids import ResourceId
 from clouds.azure.pages import PIECE, Pages
 from clouds.azure.session import AzureSession
 from clouds.capabilities import Note, Range
-from clouds.disks.content import BLOCK, Block, Disk, Reader, blocks, touched
+from clouds.disks.content import BLOCK, Block, Disk, Reader, blocks, ranges_of, touched
 from clouds.disks.vhd import FOOTER, MIB, aligned, footer
 from clouds.errors import BadDisk, Conflict, Invalid, NotFound, OperationFailed
 from clouds.pipeline import in_order
@@ -50,6 +50,20 @@ class _Copying:
 
     first: int
     count: int
+
+
+@dataclass
+class _Shown:
+    """Reader. From several threads."""
+
+    pages: Pages
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self.pages.read(offset, length)
+
+    def data(self) -> list[Range]:
+        return self.pages.ranges(self.size)
 
 
 class _Mine:
@@ -150,6 +164,25 @@ class AzureBlocks:
             empty = _whole(cleared) - filled
             listed = ((index, index not in empty) for index in sorted(filled | set(touched(size, cleared))))
             return self._receive(new, size, pages, listed, target, note, resume, delta=True)
+
+    @contextmanager
+    def open_disk(self, disk: str) -> Iterator[Reader]:
+        thing = self._azure.find(disk, *DISKS)
+        with reading(self._azure, thing) as leave:
+            pages = Pages(leave, thing.name)
+            yield _Shown(pages, pages.size())
+
+    def volume_size(self, volume: str) -> int:
+        return self.get_snapshot(volume).size
+
+    def changed(self, base: str, disk: str) -> tuple[Range, ...]:
+        old, new = (self._azure.find(each, *DISKS) for each in (base, disk))
+        self._related(old, new)
+        with reading(self._azure, old) as earlier, reading(self._azure, new) as leave:
+            pages = Pages(leave, new.name)
+            size = pages.size()
+            written, cleared = pages.changes(earlier, size)
+            return tuple(ranges_of(size, sorted({*touched(size, written), *touched(size, cleared)})))
 
     # Writing.
 

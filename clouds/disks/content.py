@@ -105,6 +105,21 @@ def touched(size: int, ranges: Iterable[tuple[int, int]]) -> Iterator[int]:
         yield from range(first, above)
 
 
+def ranges_of(size: int, indices: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """(offset, length) of ascending blocks of a disk of `size` bytes, neighbours joined; what is behind its end is left
+    out."""
+    start = end = 0
+    for index in indices:
+        offset = index * BLOCK
+        if offset >= size:
+            break
+        if offset != end and end > start:
+            yield start, min(end, size) - start
+        start, end = (start if offset == end and end > start else offset), offset + BLOCK
+    if end > start:
+        yield start, min(end, size) - start
+
+
 def read_block(source: Reader, index: int) -> Block:
     offset = index * BLOCK
     data = source.read(offset, min(BLOCK, source.size - offset))

@@ -78,6 +78,11 @@ class OciSnapshots:
             return bool(told.lifecycle_state == "CREATING_IMAGE")
         return False
 
+    def volume_size(self, volume: str) -> int:
+        """Of a boot volume. Whole GiB."""
+        told = self._oci.call(f"find {volume}", "volumes", "get_boot_volume", volume).data
+        return max(1, -(-int(told.size_in_mbs) // GIB_IN_MIB)) << 30
+
     def delete(self, image: str) -> None:
         """With what was exported of it."""
         self._uploads.remove(image)

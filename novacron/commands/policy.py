@@ -63,9 +63,8 @@ _OPTIONS = (
         "page_memory_mib",
         type=int,
         metavar="MIB",
-        help="Memory at each end for pages sent before, so that copies and small changes cost little on the link. "
-        "As much "
-        f"as the guest has is best; 0 is none. Default: {_DEFAULT.page_memory_mib}.",
+        help="Memory at each end for pages sent before, so that copies and small changes cost little on the link. At "
+        f"most, and never more than the guest has; 0 is none. Default: {_DEFAULT.page_memory_mib}.",
     ),
     click.option(
         "--store/--no-store",

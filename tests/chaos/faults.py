@@ -81,6 +81,8 @@ class DataPathKilled(Fault):
         self._end = end
 
     async def strike(self, meeting: Meeting) -> None:
+        if meeting.phase == "post-copy":
+            await meeting.ground.scene.beats()
         meeting.ground.scene.kill_data_path(meeting.side(self._end))
 
 

@@ -35,6 +35,8 @@ class Calls:
     """That the suite makes one of; some clouds have no more than one."""
     gives_disks_up: bool = True
     """A disk that came whole can still end badly. Elsewhere only an image of it can."""
+    checked_when_opened: bool = False
+    """A disk comes as a whole, and is checked, before its first block is read. Elsewhere each block is."""
     snapshots_of_stopped: bool = False
     """A snapshot is made of the disk of an instance that is stopped. Elsewhere of any."""
     priced: bool = True

@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from novacron import NovaCron
-from tests.integration.scene import GUEST, Scene
+from tests.integration.scene import Scene
 from workers.lab.lab import Lab
 from workers.lab.link import LinkSpec
 from workers.lab.settings import LabSettings
@@ -34,10 +33,8 @@ def lab() -> Iterator[Lab]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def session_scene(lab: Lab) -> AsyncIterator[Scene]:
-    lab.boot_guest(GUEST, "host-a", memory_mib=256, fill=32, dirty=2, check=1)
-    with lab.heartbeats(GUEST, from_start=True) as heard:
-        async with NovaCron.connect() as nc:
-            yield Scene(lab, nc, heard)
+    async with Scene.opened(lab) as scene:
+        yield scene
 
 
 @pytest_asyncio.fixture(loop_scope="session")

@@ -102,6 +102,7 @@ async def test_a_data_path_killed_in_post_copy_is_opened_anew_and_the_vm_comes_t
     here, there = scene.here(), scene.there()
     handle = await scene.start(there, SLOW)
     await in_post_copy(scene, handle)
+    await scene.beats()
     scene.kill_data_path(here if end == "source" else there)
     outcome = await scene.end(handle, within=300)
     assert outcome.recoveries >= 1

@@ -1,15 +1,16 @@
-"""Steering on real parts: a deadline that is kept by post-copy, and a pause in which nothing crosses, kept by whoever
-comes after a killed worker."""
+"""Steering on real parts: a deadline that is kept by post-copy or by a pause of the guest, and a pause in which nothing
+crosses, kept by whoever comes after a killed worker."""
 
 from __future__ import annotations
 
 import asyncio
 
 import pytest
+from temporalio.client import WorkflowFailureError
 
 from models.decisions import Story
 from models.migration import MigrationPolicy
-from tests.integration.scene import GUEST, Scene
+from tests.integration.scene import GUEST, Handle, Scene
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
 
@@ -26,6 +27,38 @@ async def test_a_guest_that_cannot_cross_in_time_switches_by_its_deadline_and_th
     assert story.decisions == outcome.decisions
     assert {"finish_within": True}.items() <= {goal.goal: goal.kept for goal in story.goals}.items()
     await scene.proved(on=there)
+
+
+async def falls_behind(scene: Scene, to: str, policy: MigrationPolicy) -> Handle:
+    """A move whose bandwidth sinks below what the guest writes, once most of its memory is across. It has no page
+    memory: deltas of what this guest writes would fit even then."""
+    wide = policy.model_copy(
+        update={"codec": "none", "store": False, "page_memory_mib": 0, "bandwidth_mib": 12, "finish_within": 60}
+    )
+    handle = await scene.start(to, wide)
+    await scene.middle(handle, percent=92)
+    await handle.execute_update("set_bandwidth", 1)
+    return handle
+
+
+async def test_a_guest_that_may_be_paused_is_paused_to_be_across_in_time_and_runs_there(scene: Scene) -> None:
+    there = scene.there()
+    outcome = await scene.end(await falls_behind(scene, there, MigrationPolicy(allow_pause=True)))
+    assert "pause" in [one.action for one in outcome.decisions], "it converged before that: nothing was tested"
+    assert not outcome.post_copy
+    await scene.proved(on=there)
+
+
+async def test_a_paused_guest_whose_move_is_cancelled_runs_on_where_it_is(scene: Scene) -> None:
+    here = scene.here()
+    handle = await falls_behind(scene, scene.there(), MigrationPolicy(allow_pause=True))
+    async with asyncio.timeout(90):
+        while "pause" not in [one.action for one in (await scene.nc.migration(GUEST).explain()).decisions]:
+            await asyncio.sleep(0.2)
+    await handle.execute_update("cancel", "it was away too long")
+    with pytest.raises(WorkflowFailureError):
+        await scene.end(handle)
+    await scene.proved(on=here)
 
 
 async def test_nothing_crosses_a_paused_move_also_after_its_worker_was_killed(scene: Scene) -> None:

@@ -28,13 +28,13 @@ from models.cloud_bring import (
     StartArrival,
 )
 from models.cloud_move import DiskSent
-from models.clouds import Instance, InstanceState, Snapshot
+from models.clouds import Instance, Snapshot
 from models.host import VmReport, VmSighting
 from models.migration import VmRef
-from tests.workflow.fake_cloud import MIB, PLACE, SMALL, watch
+from tests.workflow.fake_cloud import MIB, PLACE, SMALL, AtPlaces, watch
 
 if TYPE_CHECKING:
-    from tests.workflow.fake_site import FakeHost, FakeSite
+    from tests.workflow.fake_site import FakeHost
 
 INSTANCE = "i-0123"
 GONE = "terminated"
@@ -155,75 +155,60 @@ class FakeArrivals:
         return VmSighting(host=self._host.name, present=found is not None, vm=found)
 
 
-class FakeInstances:
+class FakeInstances(AtPlaces):
     """CloudInstanceActivities of the site."""
-
-    def __init__(self, site: FakeSite) -> None:
-        self._site = site
-        self._cloud = site.cloud
-
-    async def _enter(self, step: str) -> None:
-        self._site.journal.append(f"cloud.{step}")
-        if step in self._site.cloud_steps:
-            await self._site.cloud_steps[step].play()
 
     @activity.defn(name="novacron.find_instance")
     async def find_instance(self, query: InstanceQuery) -> InstanceFacts:
-        await self._enter("find_instance")
-        living = [id for id, (_, state, _) in self._cloud.instances.items() if state != GONE]
+        cloud = await self._enter("find_instance", query.place)
+        living = [id for id, (_, state, _) in cloud.instances.items() if state != GONE]
         meant = [id for id in living if not query.instance or id == query.instance]
-        found = self._told(meant[0]) if len(meant) == 1 else None
+        found = self._instance(query.place, meant[0]) if len(meant) == 1 else None
         return InstanceFacts(
             instance=found,
             candidates=tuple(meant),
             volumes=("vol-1",) if found else (),
+            sizes=(64 * MIB,) if found and query.sizes else (),
             size=SMALL,
-            export=self._cloud.export,
-            warm=self._cloud.warm,
-            why_not="" if self._cloud.export else "not offered: no export call",
+            export=cloud.export,
+            warm=cloud.warm,
+            why_not="" if cloud.export else "not offered: no export call",
         )
 
     @activity.defn(name="novacron.look_at_instance")
     async def look_at_instance(self, order: InstanceOfVm) -> Instance:
-        await self._enter("look_at_instance")
-        return self._told(order.instance)
+        await self._enter("look_at_instance", order.place)
+        return self._instance(order.place, order.instance)
 
     @activity.defn(name="novacron.snapshot_volume")
     async def snapshot_volume(self, order: SnapshotVolume) -> Snapshot:
-        await self._enter("snapshot_volume")
+        cloud = await self._enter("snapshot_volume", order.place)
         disk = f"snap-{order.token[:8]}"
-        for id, (token, state, holds) in self._cloud.instances.items():
-            if state != GONE and disk not in self._cloud.disks:
+        for id, (token, state, holds) in cloud.instances.items():
+            if state != GONE and disk not in cloud.disks:
                 wrote = holds + 1 if state == "running" else holds
-                self._cloud.instances[id] = (token, state, wrote)
-                self._cloud.disks[disk] = wrote
+                cloud.instances[id] = (token, state, wrote)
+                cloud.disks[disk] = wrote
         return Snapshot(id=disk, state="ready", size=64 * MIB)
 
     @activity.defn(name="novacron.stop_instance")
     async def stop_instance(self, order: InstanceOfVm) -> Instance:
-        await self._enter("stop_instance")
-        token, state, holds = self._cloud.instances[order.instance]
+        cloud = await self._enter("stop_instance", order.place)
+        token, state, holds = cloud.instances[order.instance]
         if state == "running":
             holds += 1  # it writes while it goes down
-        self._cloud.instances[order.instance] = (token, "stopped", holds)
-        return self._told(order.instance)
+        cloud.instances[order.instance] = (token, "stopped", holds)
+        return self._instance(order.place, order.instance)
 
     @activity.defn(name="novacron.start_instance")
     async def start_instance(self, order: InstanceOfVm) -> Instance:
-        await self._enter("start_instance")
-        self._become(order.instance, "running")
+        cloud = await self._enter("start_instance", order.place)
+        token, _, holds = cloud.instances[order.instance]
+        cloud.instances[order.instance] = (token, "running", holds)
         watch(self._site)
-        return self._told(order.instance)
+        return self._instance(order.place, order.instance)
 
     @activity.defn(name="novacron.check_arrival")
     async def check_arrival(self, order: CheckArrival) -> Checked:
-        await self._enter("check_arrival")
-        return Checked(good=self._cloud.well, said="it answers" if self._cloud.well else "it does not answer")
-
-    def _become(self, instance: str, state: InstanceState) -> None:
-        token, _, holds = self._cloud.instances[instance]
-        self._cloud.instances[instance] = (token, state, holds)
-
-    def _told(self, instance: str) -> Instance:
-        _, state, _ = self._cloud.instances[instance]
-        return Instance(cloud="aws", id=instance, state=state, region="eu-west-1", size="t3.micro")
+        cloud = await self._enter("check_arrival", PLACE)
+        return Checked(good=cloud.well, said="it answers" if cloud.well else "it does not answer")

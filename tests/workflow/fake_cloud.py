@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from tests.workflow.fake_site import FakeHost, FakeSite
 
 PLACE = "aws:eu-west-1"
+FAR = "azure:westeurope"
+"""Another cloud of the site."""
 MIB = 1 << 20
 DISK = DiskImage(target="vda", path="/images/counter.qcow2", format="qcow2", capacity=64 * MIB, allocated=8 * MIB)
 SMALL = Size(name="t3.micro", vcpus=2, memory_mib=1024, architecture="x86_64", firmware=("bios",), drivers=("nvme",))
@@ -197,17 +199,31 @@ class FakeCloudDisks:
         watch(self._host.site)
 
 
-class FakeCloud:
-    """CloudActivities of the site."""
+class AtPlaces:
+    """Base of what works in all clouds of the site. Steps of FAR are scripted and noted as `far.<step>`."""
 
     def __init__(self, site: FakeSite) -> None:
         self._site = site
-        self._cloud = site.cloud
 
-    async def _enter(self, step: str) -> None:
-        self._site.journal.append(f"cloud.{step}")
-        if step in self._site.cloud_steps:
-            await self._site.cloud_steps[step].play()
+    async def _enter(self, step: str, place: str) -> CloudState:
+        """The cloud of that place."""
+        self._site.journal.append(f"far.{step}" if place == FAR else f"cloud.{step}")
+        scripted = f"far.{step}" if place == FAR else step
+        if scripted in self._site.cloud_steps:
+            await self._site.cloud_steps[scripted].play()
+        return self._of(place)
+
+    def _of(self, place: str) -> CloudState:
+        return {PLACE: self._site.cloud, FAR: self._site.far}[place]
+
+    def _instance(self, place: str, id: str) -> Instance:
+        _, state, _ = self._of(place).instances[id]
+        cloud, _, region = place.partition(":")
+        return Instance.model_validate({"cloud": cloud, "id": id, "state": state, "region": region, "size": SMALL.name})
+
+
+class FakeCloud(AtPlaces):
+    """CloudActivities of the site."""
 
     @activity.defn(name="novacron.list_clouds")
     async def list_clouds(self) -> CloudPlaces:
@@ -217,69 +233,65 @@ class FakeCloud:
     async def list_cloud_sizes(self, place: str) -> CloudSizes:
         if place != PLACE:
             raise ApplicationError(f"no cloud account for {place}", type="Refused", non_retryable=True)
-        return CloudSizes(sizes=self._cloud.sizes, prices=(PRICE,))
+        return CloudSizes(sizes=self._site.cloud.sizes, prices=(PRICE,))
 
     @activity.defn(name="novacron.place_report")
     async def place_report(self, query: PlaceQuery) -> PlaceReport:
-        await self._enter("place_report")
-        found = next((size for size in self._cloud.sizes if size.name == query.size), None)
+        cloud = await self._enter("place_report", query.place)
+        found = next((size for size in cloud.sizes if size.name == query.size), None)
         return PlaceReport(
-            size=found, like=() if found else ("t3.micro",), quotas=self._cloud.quotas, prices=(PRICE,),
-            warm=self._cloud.warm,
+            size=found, like=() if found else ("t3.micro",), quotas=cloud.quotas, prices=(PRICE,),
+            warm=cloud.warm, export=cloud.export,
         )  # fmt: skip
 
     @activity.defn(name="novacron.make_cloud_image")
     async def make_cloud_image(self, order: MakeImage) -> CloudImage:
-        await self._enter("make_cloud_image")
-        assert set(order.disks) <= set(self._cloud.disks)
+        cloud = await self._enter("make_cloud_image", order.place)
+        assert set(order.disks) <= set(cloud.disks)
         image = f"ami-{order.token[:8]}"
-        self._cloud.images[image] = order.disks
+        cloud.images[image] = order.disks
         return CloudImage(id=image, name=order.name, state="ready", disks=order.disks)
 
     @activity.defn(name="novacron.run_instance")
     async def run_instance(self, order: RunInstance) -> Instance:
-        await self._enter("run_instance")
+        cloud = await self._enter("run_instance", order.place)
         instance = f"i-{order.token[:8]}"
-        holds = self._cloud.disks[self._cloud.images[order.image][0]]
+        holds = cloud.disks[cloud.images[order.image][0]]
         if order.name.endswith("-test"):
-            self._cloud.tests.add(instance)
-        self._cloud.instances[instance] = (order.token, "running", holds)
+            cloud.tests.add(instance)
+        cloud.instances[instance] = (order.token, "running", holds)
         watch(self._site)
-        return self._instance(instance)
+        return self._instance(order.place, instance)
 
     @activity.defn(name="novacron.check_instance")
     async def check_instance(self, order: CheckInstance) -> InstanceChecked:
-        await self._enter("check_instance")
-        said = "it answers" if self._cloud.well else "it does not answer"
-        return InstanceChecked(instance=self._instance(order.instance), good=self._cloud.well, said=said)
+        cloud = await self._enter("check_instance", order.place)
+        said = "it answers" if cloud.well else "it does not answer"
+        return InstanceChecked(instance=self._instance(order.place, order.instance), good=cloud.well, said=said)
 
     @activity.defn(name="novacron.end_instance")
     async def end_instance(self, order: EndInstance) -> InstanceEnded:
-        await self._enter("end_instance")
-        found = self._cloud.instances.items()
+        cloud = await self._enter("end_instance", order.place)
+        found = cloud.instances.items()
         mine = [id for id, (token, _, _) in found if token == order.token or id == order.instance]
         for each in mine:
-            token, _, holds = self._cloud.instances[each]
-            self._cloud.instances[each] = (token, "terminated" if order.terminate else "stopped", holds)
+            token, _, holds = cloud.instances[each]
+            cloud.instances[each] = (token, "terminated" if order.terminate else "stopped", holds)
         return InstanceEnded(instances=tuple(mine))
 
     @activity.defn(name="novacron.remove_cloud_things")
     async def remove_cloud_things(self, order: RemoveThings) -> Removed:
-        await self._enter("remove_cloud_things")
-        self._cloud.images.pop(order.image, None)
+        cloud = await self._enter("remove_cloud_things", order.place)
+        cloud.images.pop(order.image, None)
         for disk in order.disks:
-            assert not any(disk in disks for disks in self._cloud.images.values()), "an image needs it"
-            self._cloud.disks.pop(disk, None)
+            assert not any(disk in disks for disks in cloud.images.values()), "an image needs it"
+            cloud.disks.pop(disk, None)
         return Removed(count=len(order.disks))
-
-    def _instance(self, id: str) -> Instance:
-        _, state, _ = self._cloud.instances[id]
-        return Instance(cloud="aws", id=id, state=state, region="eu-west-1")
 
 
 def watch(site: FakeSite) -> None:
     """Called whenever something has started to run."""
     hosts = [host.name for host in site.hosts.values() for vm in host.vms.values() if vm.state == "running"]
-    running = [*hosts, *site.cloud.running()]
+    running = [*hosts, *site.cloud.running(), *site.far.running()]
     if len(running) > 1:
         site.cloud.two_copies.append(f"after {site.journal[-1]}: {running}")

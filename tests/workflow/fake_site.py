@@ -80,6 +80,7 @@ from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
 from tests.workflow.fake_planning import FakePlanning
+from tests.workflow.fake_transfer import FakeTransfers
 from tests.workflow.validated_once import VALIDATED_ONCE
 from workers.control import STICKY_TIMEOUT
 from workflows import EVENT_WORKFLOWS, WORKFLOWS
@@ -369,11 +370,16 @@ class FakeSite:
         self._workers: dict[str, AsyncExitStack] = {}
         self.leases = MemoryLeases()
         self.cloud = CloudState()
+        self.far = CloudState()
+        """Another cloud."""
         self.cloud_steps: dict[str, Step] = {}
         self.cloud_work: object = FakeCloud(self)
         """What does a control worker's work in clouds."""
         self.instance_work: object = FakeInstances(self)
         """And on instances that come home."""
+        self.transfers = FakeTransfers(self)
+        self.transfer_work: object = self.transfers
+        """And on disks between two clouds."""
 
     @property
     def id(self) -> str:
@@ -464,11 +470,13 @@ class FakeSite:
                         *activities_of(FakeTell(self)),
                         *activities_of(self.cloud_work),
                         *activities_of(self.instance_work),
+                        *activities_of(self.transfer_work),
                         OpeningActivities().next_opening,
                         *activities_of(FleetControlActivities(settings, self.client)),
                         *activities_of(SharesActivities(settings, self.client)),
                         *activities_of(SlotActivities(settings, self.client)),
                     ],
+                    activity_executor=ThreadPoolExecutor(4),
                     interceptors=[Impatience(self.dead_queues)],
                     workflow_runner=VALIDATED_ONCE,
                     sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,

@@ -13,6 +13,7 @@ from activities.cloud import CloudActivities
 from activities.cloud_arrivals import CloudArrivalActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_instances import CloudInstanceActivities
+from activities.cloud_transfers import CloudTransferActivities
 from activities.control import ControlActivities
 from activities.events import EventActivities
 from activities.fleet import FleetHostActivities
@@ -34,6 +35,7 @@ from tests.workflow.fake_site import (
     FakeHost,
     activities_of,
 )
+from tests.workflow.fake_transfer import FakeTransfers
 from workers.host import build
 
 PAIRS = [
@@ -50,6 +52,7 @@ PAIRS = [
     (FakeCloud, CloudActivities),
     (FakeArrivals, CloudArrivalActivities),
     (FakeInstances, CloudInstanceActivities),
+    (FakeTransfers, CloudTransferActivities),
     (SimulatedHost, HostActivities),
     (SimulatedFleetHost, FleetHostActivities),
 ]

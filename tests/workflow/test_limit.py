@@ -112,3 +112,18 @@ async def test_the_run_ends_only_when_the_update_has_its_answer(site: FakeSite) 
         release(limiting)
         assert "from now on" in await told.result()
         await outcome(move)
+
+
+@pytest.mark.parametrize(("allowed", "given"), [(4096, 256 + 64), (100, 100), (0, 0)])
+async def test_both_ends_remember_no_more_pages_than_the_guest_has(site: FakeSite, allowed: int, given: int) -> None:
+    step = site.at(site.source, "move_vm", hold=True)
+    async with site.working():
+        policy = {"page_memory_mib": allowed}
+        move = await site.start({"vm": VM, "to": "host-b", "source": "host-a", "policy": policy})
+        await reached(step)
+        opened = [
+            path.policy.page_memory_mib for host in (site.source, site.destination) for path in host.paths.values()
+        ]
+        assert opened == [given, given]
+        release(step)
+        await outcome(move)

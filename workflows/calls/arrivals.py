@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from temporalio import workflow
 from temporalio.workflow import ActivityConfig
 
-from models import queues
+from models import failures, queues
 from models.cloud_bring import (
     ArrivalFacts,
     ArrivalQuery,
@@ -30,6 +30,7 @@ from models.clouds import Instance, Snapshot
 from models.disks import DiskImage
 from models.host import VmSighting
 from models.migration import VmRef
+from workflows import errors
 from workflows.calls import deadlines
 from workflows.calls.cloud import ASK, SETTLE, UNDO, bounded
 
@@ -94,8 +95,8 @@ class SourceCloud:
         self._site = site
         self.place = place
 
-    async def find(self, vm: str, instance: str) -> InstanceFacts:
-        query = InstanceQuery(place=self.place, vm=vm, instance=instance)
+    async def find(self, vm: str, instance: str, *, sizes: bool = False) -> InstanceFacts:
+        query = InstanceQuery(place=self.place, vm=vm, instance=instance, sizes=sizes)
         return await _call(
             CloudInstanceActivities.find_instance, query, **self._to(ASK, f"which instance is {instance or vm}?")
         )
@@ -104,6 +105,15 @@ class SourceCloud:
         return await _call(
             CloudInstanceActivities.look_at_instance, self._of(instance), **self._to(ASK, f"how is {instance}?")
         )
+
+    async def still_stopped(self, instance: str) -> None:
+        """Asked of the cloud: somebody may have started the instance meanwhile. Raises MigrationFailed."""
+        seen = await self.look(instance)
+        if seen.state != "stopped":
+            raise errors.final(
+                failures.MIGRATION_FAILED,
+                f"instance {instance} is {seen.state}, where this move had stopped it: somebody started it",
+            )
 
     async def snapshot(self, volume: str, token: str, deadline: ActivityConfig) -> Snapshot:
         order = SnapshotVolume(place=self.place, volume=volume, token=token)

@@ -97,6 +97,7 @@ class SourceHost:
     """The host that the VM leaves."""
 
     def __init__(self, site: str, name: str) -> None:
+        self.site = site
         self.name = name
         self._queue = queues.host(site, name)
 

@@ -38,18 +38,10 @@ def read(raw: object) -> CloudBringRequest:
 async def survey(site: str, wanted: CloudBringRequest) -> Survey:
     """Raises InvalidInput, TwoCopies, Ambiguous, HostUnavailable; what else is wrong is in the plan."""
     request.check_host(await Control(site).hosts(), "to", wanted.to)
-    named = VmRef(vm=wanted.vm)
-    hosts = await everyone.hosts_of(site, wanted.vm)
-    seen = await everyone.ask(hosts, named, lambda host: Host(site, host).has(named))
-    if living := [each for each in seen if verdict.alive(each)]:
-        listed = "; ".join(verdict.describe(each) for each in living)
-        raise errors.final(
-            failures.TWO_COPIES,
-            f"{wanted.vm}: {listed}. Nothing was started: see which copy is the VM, and end the other",
-        )
+    seen = await alive_nowhere(site, wanted.vm)
     source = SourceCloud(site, wanted.source)
     facts = await source.find(wanted.vm, wanted.instance)
-    vm = named.model_copy(update={"uuid": await _uuid(site, wanted, seen)})
+    vm = VmRef(vm=wanted.vm, uuid=await uuid_of(site, wanted.vm, wanted.source, seen, wanted.to))
     query = ArrivalQuery(place=wanted.source, vm=vm, folder=wanted.folder)
     host = await ArrivalHost(site, wanted.to).inspect(query)
     return Survey(facts, host, vm, arrival_plan.plan(wanted, facts, host))
@@ -65,20 +57,35 @@ def refuse(plan: BringPlan) -> None:
         )
 
 
-async def _uuid(site: str, wanted: CloudBringRequest, seen: list[VmSighting]) -> str:
-    """Of a definition that is left, on the host that gets it or on another; else of its owner record; else new."""
+async def alive_nowhere(site: str, vm: str) -> list[VmSighting]:
+    """What each host has of a VM that runs in a cloud. Raises TwoCopies when one has it alive, HostUnavailable when one
+    does not say."""
+    named = VmRef(vm=vm)
+    hosts = await everyone.hosts_of(site, vm)
+    seen = await everyone.ask(hosts, named, lambda host: Host(site, host).has(named))
+    if living := [each for each in seen if verdict.alive(each)]:
+        listed = "; ".join(verdict.describe(each) for each in living)
+        raise errors.final(
+            failures.TWO_COPIES, f"{vm}: {listed}. Nothing was started: see which copy is the VM, and end the other"
+        )
+    return seen
+
+
+async def uuid_of(site: str, vm: str, place: str, seen: list[VmSighting], to: str = "") -> str:
+    """Of a definition that is left, on the host that gets it (`to`) or on another; else of the owner record that says
+    it runs at `place`; else new."""
     defined = {each.host: each.vm.uuid for each in seen if each.vm is not None}
-    if wanted.to in defined:
-        return defined[wanted.to]
+    if to in defined:
+        return defined[to]
     if len(set(defined.values())) > 1:
         listed = ", ".join(f"{host} has {uuid}" for host, uuid in sorted(defined.items()))
         raise errors.final(
             failures.AMBIGUOUS,
-            f"{wanted.vm}: hosts have different VMs of this name ({listed}). Nothing was started: rename or undefine "
+            f"{vm}: hosts have different VMs of this name ({listed}). Nothing was started: rename or undefine "
             f"those that are not the VM",
         )
     if defined:
         return next(iter(defined.values()))
     records, _ = await Leases(site).all()
-    owned = [each.uuid for each in records.values() if each.vm == wanted.vm and each.host == owner_of(wanted.source)]
+    owned = [each.uuid for each in records.values() if each.vm == vm and each.host == owner_of(place)]
     return owned[0] if len(owned) == 1 else str(workflow.uuid4())

@@ -6,8 +6,9 @@ A cloud tells how large a disk is with its first snapshot, and a plan makes none
 from __future__ import annotations
 
 from models.cloud_bring import ArrivalFacts, BringPlan, CloudBringRequest, Hardware, InstanceFacts
-from models.cloud_move import MOST_DISKS
+from models.cloud_move import MOST_DISKS, CutOverRequest
 from models.host import Finding
+from workflows.cloud.rounds import when
 
 
 def plan(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts) -> BringPlan:
@@ -20,7 +21,7 @@ def plan(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts) ->
         warm=warm,
         volumes=facts.volumes,
         steps=steps(wanted, facts, host, warm),
-        findings=(*_of_the_instance(wanted, facts), *_of_the_host(wanted, facts, host)),
+        findings=(*of_the_instance(wanted, wanted.source, wanted.instance, facts), *_of_the_host(wanted, facts, host)),
     )
 
 
@@ -47,17 +48,11 @@ def steps(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts, w
     instance = f"instance {facts.instance.id}" if facts.instance else "the instance"
     count = len(facts.volumes)
     disks = f"{count} disk{'s' if count != 1 else ''}"
-    when = {
-        "now": "when the last round is expected to fit the downtime goal",
-        "at": f"at {wanted.cut_over_at.isoformat() if wanted.cut_over_at else ''}",
-        "window": "when a window opens",
-        "manual": "on the update cut_over_now",
-    }[wanted.cut_over]
     if warm:
         first: tuple[str, ...] = (
             f"snapshot {disks} and bring them to {wanted.folder} on {wanted.to} while {instance} runs",
             f"bring what changed, in rounds, {wanted.rounds} at most",
-            f"cut over {when}: stop {instance}, bring the last changes",
+            f"cut over {when(wanted)}: stop {instance}, bring the last changes",
         )
     else:
         stop = f"stop {instance}" if ran(facts) else f"{instance} is stopped already"
@@ -74,19 +69,20 @@ def steps(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts, w
     )
 
 
-def _of_the_instance(wanted: CloudBringRequest, facts: InstanceFacts) -> tuple[Finding, ...]:
+def of_the_instance(wanted: CutOverRequest, source: str, named: str, facts: InstanceFacts) -> tuple[Finding, ...]:
+    """What speaks against the instance; `named`: the id that was asked for, if one was."""
     if facts.instance is None:
         if facts.candidates:
-            what = f"{wanted.source} has several that could be {wanted.vm}: {', '.join(facts.candidates)}"
+            what = f"{source} has several that could be {wanted.vm}: {', '.join(facts.candidates)}"
             return (_blocker("instance", what, "Name one by its id: instance (--instance)."),)
-        what = f"{wanted.source} has no instance {wanted.instance or f'of the name {wanted.vm}'}"
+        what = f"{source} has no instance {named or f'of the name {wanted.vm}'}"
         return (_blocker("instance", what, "Name it by its id: instance (--instance)."),)
     found = []
     if facts.instance.state not in ("running", "pending", "stopped", "stopping"):
         what = f"instance {facts.instance.id} is {facts.instance.state}"
         found.append(_blocker("state", what, "It has to run, or to be stopped."))
     if not facts.export:
-        found.append(_blocker("export", f"{wanted.source} does not give its disks out, {facts.why_not}", "Use a tool."))
+        found.append(_blocker("export", f"{source} does not give its disks out, {facts.why_not}", "Use a tool."))
     if not facts.volumes:
         what = f"instance {facts.instance.id} has no disk that can be read"
         found.append(_blocker("no-disk", what, "Disks of the machine itself (instance store) cannot be."))
@@ -94,9 +90,9 @@ def _of_the_instance(wanted: CloudBringRequest, facts: InstanceFacts) -> tuple[F
         what = f"instance {facts.instance.id} has {len(facts.volumes)} disks, and {MOST_DISKS} are the most"
         found.append(_blocker("disks", what, "Detach those that are not needed."))
     if wanted.mode == "warm" and not facts.warm:
-        found.append(_blocker("warm", f"{wanted.source} does not tell what changed", "Use mode auto or cold."))
+        found.append(_blocker("warm", f"{source} does not tell what changed", "Use mode auto or cold."))
     if wanted.mode == "warm" and facts.warm and not ran(facts):
-        what = f"instance {facts.instance.id} does not run: it is brought cold"
+        what = f"instance {facts.instance.id} does not run: it is copied cold"
         found.append(_warning("off", what, "Nothing to do."))
     return tuple(found)
 

@@ -1,4 +1,4 @@
-"""The cut-over, and its undoing.
+"""The cut-over of a move to a cloud, and its undoing.
 
 Forward: the VM is stopped for good at its source, its last changes are sent, all disks are proved equal, an instance is
 made and checked. Backward: what this attempt started in the cloud is terminated, and the provider has said so, before
@@ -13,37 +13,28 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from models import failures
-from models.cloud_move import (
-    CloudMoveRequest,
-    CloudNetwork,
-    MakeImage,
-    Probe,
-    RunInstance,
-    StartSource,
-    StopSource,
-)
+from models.cloud_move import CloudMoveRequest, StartSource, StopSource
 from workflows import errors
 from workflows.calls import cloud as calls
 from workflows.calls.cloud import CloudSite, SourceHost
+from workflows.calls.site import Host
 from workflows.cloud.copying import Copying
+from workflows.cloud.launching import Launching
+from workflows.site import verdict
 
-with workflow.unsafe.imports_passed_through():
-    from clouds.tokens import token
 
-
-class Crossing:
+class Crossing(Launching):
     """One attempt to cut over, or (`test`) to boot an isolated copy."""
 
     def __init__(self, wanted: CloudMoveRequest, host: SourceHost, cloud: CloudSite, copy: Copying, name: str) -> None:
         """`name` is the attempt's own, such as `1` or `test-1`."""
+        facts = copy.facts
+        super().__init__(
+            wanted, cloud, copy, name, "arm64" if facts.architecture == "aarch64" else "x86_64", facts.firmware
+        )
         self._wanted = wanted
         self._host = host
-        self._cloud = cloud
         self._copy = copy
-        self._name = name
-        self._image = ""
-        self.instance = ""
-        self._started_any = False
         self._stopping = self._stopped = False
 
     async def run(self, obey: Callable[[], None]) -> float:
@@ -55,34 +46,9 @@ class Crossing:
         await self._copy.last(calls.last_copy(self._wanted.downtime) if self._copy.disks else None)
         obey()
         await self.start(self._wanted.network, self._wanted.verify, self._wanted.vm, obey)
-        return workflow.time() - began
-
-    async def start(self, network: CloudNetwork, verify: Probe | None, name: str, obey: Callable[[], None]) -> str:
-        """An instance of what the cloud has, running and checked; what the check said."""
-        wanted, copy = self._wanted, self._copy
-        made = await self._cloud.make_image(
-            MakeImage(
-                place=wanted.to,
-                name=f"{wanted.vm}-{copy.move}-{self._name}"[:63],
-                token=self._token("image"),
-                disks=tuple(disk.disk for disk in copy.disks),
-                architecture="arm64" if copy.facts.architecture == "aarch64" else "x86_64",
-                firmware=copy.facts.firmware,
-            )
-        )
-        self._image = made.id
-        obey()
-        self._started_any = True
-        order = RunInstance(
-            place=wanted.to, name=name[:63], token=self._token("instance"), image=made.id, size=wanted.size,
-            network=network,
-        )  # fmt: skip
-        self.instance = (await self._cloud.run(order)).id
-        obey()
-        checked = await self._cloud.check(self.instance, verify)
-        if not checked.good:
-            raise errors.final(failures.MIGRATION_FAILED, f"{wanted.vm} in {wanted.to}: {checked.said}")
-        return checked.said
+        took = workflow.time() - began
+        await self._only_copy()
+        return took
 
     async def undo(self) -> None:
         """Back to the source, which runs again if it did before. Raises Ambiguous when that would not be safe."""
@@ -102,36 +68,16 @@ class Crossing:
                 ) from error
         await self._drop_image()
 
-    async def end_instance(self) -> None:
-        """Terminate what this attempt started. Raises Ambiguous when the cloud does not say that it is gone."""
-        if not self._started_any:
-            return
-        try:
-            await self._cloud.end(self._token("instance"), self.instance, terminate=True)
-        except ActivityError as error:
+    def _source(self) -> tuple[str, str]:
+        return self._host.name, f"`virsh start {self._wanted.vm}`"
+
+    async def _only_copy(self) -> None:
+        """The source is still off: the last look before it is let go."""
+        seen = await Host(self._host.site, self._host.name).where_is(self._copy.ref)
+        if verdict.alive(seen):
             raise errors.final(
-                failures.AMBIGUOUS,
-                f"{self._wanted.vm}: whether instance {self.instance or '(unknown)'} in {self._wanted.to} is gone is "
-                f"not known ({errors.explain(error)[1]}); {self._host.name} was not started again. Terminate what "
-                f"has the tag novacron-token = {self._token('instance')}, then `virsh start {self._wanted.vm}`",
-            ) from error
-
-    async def stop_instance(self) -> None:
-        """For a way back after the cut-over: stopped and kept, since people may want what it wrote."""
-        await self._cloud.end(self._token("instance"), self.instance, terminate=False)
-
-    async def drop_test(self) -> None:
-        await self.end_instance()
-        await self._drop_image()
-
-    async def clean(self) -> None:
-        """The instance has its own volumes: image and snapshots are of no more use. Raises ActivityError."""
-        await self._cloud.remove(self._image, self._copy.made)
-
-    async def _drop_image(self) -> None:
-        if self._image:
-            image, self._image = self._image, ""
-            await self._cloud.remove(image, ())
+                failures.MIGRATION_FAILED, f"somebody started {self._wanted.vm} at its source: {verdict.describe(seen)}"
+            )
 
     async def _stop(self) -> None:
         wanted, self._stopping = self._wanted, True
@@ -143,6 +89,3 @@ class Crossing:
                 failures.REFUSED,
                 f"{told.why}. Give it longer (stop_within), or allow its power to be cut (cut_power)",
             )
-
-    def _token(self, step: str) -> str:
-        return token(f"{workflow.info().workflow_id}/{self._copy.move}", f"{step}/{self._name}")

@@ -5,9 +5,12 @@ Nothing is measured here: times are for two link speeds, and prices are those of
 
 from __future__ import annotations
 
-from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, PlaceReport, SourceFacts, cloud_of
-from models.clouds import Price, Size
+from dataclasses import dataclass
+
+from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, IntoCloudRequest, PlaceReport, SourceFacts, cloud_of
+from models.clouds import Firmware, Price, Size
 from models.host import Finding
+from workflows.cloud.rounds import when
 
 FAST, SLOW = 125_000_000, 12_500_000
 """Bytes a second of 1 Gbit/s and of 100 Mbit/s."""
@@ -17,6 +20,18 @@ GB = 1 << 30
 STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced", "oci": "block-volume"}
 """The disks that adapters make unless told otherwise, by their name in clouds/prices."""
 SNAPSHOT = "snapshot"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a VM is made of, as far as a size has to suit it."""
+
+    architecture: str
+    """Empty: not known."""
+    firmware: Firmware
+    memory_mib: int
+    vcpus: int
+    disks: int = 1
 
 
 def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> CloudPlan:
@@ -45,17 +60,11 @@ def goes_warm(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) 
 
 def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str, ...]:
     disks = f"{len(facts.disks)} disk{'s' if len(facts.disks) != 1 else ''}"
-    when = {
-        "now": "when the last round is expected to fit the downtime goal",
-        "at": f"at {wanted.cut_over_at.isoformat() if wanted.cut_over_at else ''}",
-        "window": "when a window opens",
-        "manual": "on the update cut_over_now",
-    }[wanted.cut_over]
     if warm:
         first: tuple[str, ...] = (
             f"copy {disks} to {wanted.to} while {wanted.vm} runs",
             f"send what changed, in rounds, {wanted.rounds} at most",
-            f"cut over {when}: shut {wanted.vm} down on {facts.host}, send the last changes",
+            f"cut over {when(wanted)}: shut {wanted.vm} down on {facts.host}, send the last changes",
         )
     else:
         first = (f"shut {wanted.vm} down on {facts.host}" if facts.running else f"{wanted.vm} is off already",)
@@ -72,7 +81,7 @@ def steps(wanted: CloudMoveRequest, facts: SourceFacts, warm: bool) -> tuple[str
 
 
 def findings(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> tuple[Finding, ...]:
-    return (*_of_the_source(wanted, facts), *_of_the_place(wanted, facts, offer))
+    return (*_of_the_source(wanted, facts), *of_the_place(wanted, _machine(facts), offer))
 
 
 def _of_the_source(wanted: CloudMoveRequest, facts: SourceFacts) -> tuple[Finding, ...]:
@@ -95,29 +104,31 @@ def _of_the_source(wanted: CloudMoveRequest, facts: SourceFacts) -> tuple[Findin
     return tuple(found)
 
 
-def _of_the_place(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> tuple[Finding, ...]:
+def _machine(facts: SourceFacts) -> Machine:
+    return Machine(facts.architecture, facts.firmware, facts.memory_mib, facts.vcpus, len(facts.disks))
+
+
+def of_the_place(wanted: IntoCloudRequest, vm: Machine, offer: PlaceReport) -> tuple[Finding, ...]:
     found = []
     if wanted.mode == "warm" and not offer.warm:
         what = f"{wanted.to} takes no changed blocks"
         found.append(_blocker("warm", what, "Use mode auto or cold."))
-    if len(facts.disks) > offer.most_disks:
-        what = f"{wanted.vm} has {len(facts.disks)} disks, and an image at {wanted.to} takes {offer.most_disks}"
+    if vm.disks > offer.most_disks:
+        what = f"{wanted.vm} has {vm.disks} disks, and an image at {wanted.to} takes {offer.most_disks}"
         found.append(_blocker("disks", what, "Move it elsewhere, or detach the others and move them by hand."))
     if offer.size is None:
         near = f"Sizes that come near: {', '.join(offer.like)}." if offer.like else "`novacron cloud sizes` lists them."
         found.append(_blocker("size", f"{wanted.to} has no size {wanted.size}", near))
         return tuple(found)
     size = offer.size
-    if facts.architecture and facts.architecture.replace("aarch64", "arm64") != size.architecture:
-        what = f"{wanted.vm} is {facts.architecture}, and {size.name} is {size.architecture}"
+    if vm.architecture and vm.architecture.replace("aarch64", "arm64") != size.architecture:
+        what = f"{wanted.vm} is {vm.architecture}, and {size.name} is {size.architecture}"
         found.append(_blocker("architecture", what, "Choose a size of the VM's architecture."))
-    if facts.firmware not in size.firmware:
-        what = f"{wanted.vm} boots by {facts.firmware}, and {size.name} by {' or '.join(size.firmware) or 'neither'}"
+    if vm.firmware not in size.firmware:
+        what = f"{wanted.vm} boots by {vm.firmware}, and {size.name} by {' or '.join(size.firmware) or 'neither'}"
         found.append(_blocker("firmware", what, "Choose another size, or change the guest's boot."))
-    if size.memory_mib < facts.memory_mib or size.vcpus < facts.vcpus:
-        what = (
-            f"{size.name} has {size.vcpus} vCPUs, {size.memory_mib} MiB; {wanted.vm} {facts.vcpus}, {facts.memory_mib}"
-        )
+    if size.memory_mib < vm.memory_mib or size.vcpus < vm.vcpus:
+        what = f"{size.name} has {size.vcpus} vCPUs, {size.memory_mib} MiB; {wanted.vm} {vm.vcpus}, {vm.memory_mib}"
         found.append(_warning("smaller", what, "Choose a larger size, unless the guest makes do with it."))
     if size.drivers:
         what = (
@@ -129,7 +140,7 @@ def _of_the_place(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceRepo
     return (*found, *_of_quotas(size, wanted, offer))
 
 
-def _of_quotas(size: Size, wanted: CloudMoveRequest, offer: PlaceReport) -> tuple[Finding, ...]:
+def _of_quotas(size: Size, wanted: IntoCloudRequest, offer: PlaceReport) -> tuple[Finding, ...]:
     full = [
         quota
         for quota in offer.quotas
@@ -145,24 +156,24 @@ def _of_quotas(size: Size, wanted: CloudMoveRequest, offer: PlaceReport) -> tupl
     )
 
 
-def costs(wanted: CloudMoveRequest, capacity: int, prices: tuple[Price, ...]) -> tuple[Cost, ...]:
+def costs(wanted: IntoCloudRequest, capacity: int, prices: tuple[Price, ...]) -> tuple[Cost, ...]:
     """Running it, its disks, and the snapshots for as long as the move keeps them."""
     size = -(-capacity // GB)
-    hour = _price(prices, wanted.size, "hour")
-    disk = _price(prices, STORAGE.get(cloud_of(wanted.to), ""), "gb-month")
-    snapshots = _price(prices, SNAPSHOT, "gb-month")
+    hour = price(prices, wanted.size, "hour")
+    disk = price(prices, STORAGE.get(cloud_of(wanted.to), ""), "gb-month")
+    snapshots = price(prices, SNAPSHOT, "gb-month")
     return (
-        Cost(what=f"{wanted.size}, {HOURS} hours", usd=_times(hour, HOURS), per="month"),
-        Cost(what=f"{size} GiB of disks", usd=_times(disk, size), per="month"),
-        Cost(what=f"{size} GiB of snapshots, if kept; the move removes them", usd=_times(snapshots, size), per="month"),
+        Cost(what=f"{wanted.size}, {HOURS} hours", usd=times(hour, HOURS), per="month"),
+        Cost(what=f"{size} GiB of disks", usd=times(disk, size), per="month"),
+        Cost(what=f"{size} GiB of snapshots, if kept; the move removes them", usd=times(snapshots, size), per="month"),
     )
 
 
-def _price(prices: tuple[Price, ...], item: str, per: str) -> float | None:
+def price(prices: tuple[Price, ...], item: str, per: str) -> float | None:
     return next((price.usd for price in prices if price.item == item and price.per == per), None)
 
 
-def _times(usd: float | None, count: float) -> float | None:
+def times(usd: float | None, count: float) -> float | None:
     return None if usd is None else round(usd * count, 2)
 
 

@@ -3,28 +3,35 @@ to be rolled back to. It is removed only if the request says so, and its instanc
 
 from __future__ import annotations
 
-import contextlib
-from datetime import timedelta
-
-from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
-from models.cloud_move import StartSource, owner_of
+from models.cloud_move import CloudMoveRequest, StartSource, owner_of
 from workflows import errors
+from workflows.calls.cloud import SourceHost
 from workflows.calls.site import Host
+from workflows.cloud.copying import Copying
+from workflows.cloud.crossing import Crossing
+from workflows.cloud.launching import Launching
 from workflows.cloud.trials import Trials
-from workflows.move.ownership import Ownership
 
 
 class Keeping(Trials):
     """Base of MoveToCloud, which sets these."""
 
+    _wanted: CloudMoveRequest
+    _host: SourceHost
     _source: str
 
     def __init__(self) -> None:
         super().__init__()
-        self._owner = Ownership(self._chronicle)
-        self._rolled_back = self._removed = False
+        self._copy: Copying | None = None
+
+    def _copied(self) -> Copying | None:
+        return self._copy
+
+    def _trial(self, name: str) -> Launching:
+        assert self._copy is not None
+        return Crossing(self._wanted, self._host, self._cloud, self._copy, name)
 
     async def _keep(self) -> None:
         """The VM runs in the cloud: the record says so, what the move needed goes, the source is kept for a while."""
@@ -32,21 +39,16 @@ class Keeping(Trials):
         assert self._crossing is not None
         await self._owner.end(runs_on=owner_of(self._wanted.to))
         await self._try("image and snapshots are left", self._crossing.clean)
-        self._kept_until = workflow.now() + timedelta(seconds=self._wanted.keep_source_for)
-        self._enter("kept", f"runs in {self._wanted.to} as {self._crossing.instance}; the source is kept")
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: self._let or self._give_back is not None,
-                timeout=timedelta(seconds=self._wanted.keep_source_for),
-                timeout_summary="the source is kept",
-            )
+        await self._while_kept(f"runs in {self._wanted.to} as {self._crossing.instance}; the source is kept")
         self._rolled_back = self._give_back is not None and await self._back()
-        remove = not self._rolled_back and self._wanted.then == "remove" and await self._still_runs()
+        remove = (
+            not self._rolled_back
+            and self._wanted.then == "remove"
+            and await self._still_runs("the source was not removed")
+        )
         settled = await self._try("rounds, ledgers or images are left", self._copy.settle, remove=remove)
         self._removed = remove and settled
-        self._enter("done")
-        await self._owner.end()
-        await self._chronicle.close()
+        await self._over()
 
     async def _back(self) -> bool:
         """Stop the instance, and be sure of it; then the source runs again, and the record says so."""
@@ -68,14 +70,3 @@ class Keeping(Trials):
         self._chronicle.note(f"rolled back; instance {self._crossing.instance} is stopped and kept with its disks")
         await self._owner.end(runs_on=self._source)
         return True
-
-    async def _still_runs(self) -> bool:
-        """Nothing of the source is removed unless its instance is seen to run."""
-        assert self._crossing is not None
-        try:
-            good = (await self._cloud.check(self._crossing.instance, None)).good
-        except ActivityError:
-            good = False
-        if not good:
-            self._chronicle.note(f"the source was not removed: {self._crossing.instance} is not seen to run")
-        return good

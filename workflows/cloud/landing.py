@@ -59,7 +59,7 @@ class Landing:
         obey()
         self._defining = True
         await self._host.define(DefineArrival(move=copy.move, vm=copy.ref, disks=copy.images, hardware=self._hardware))
-        await self.still_stopped()
+        await self._source.still_stopped(self._instance)
         obey()
         started = await self._host.start(
             StartArrival(vm=copy.ref, disks=copy.images, watch=WATCH, attempt=self._attempt)
@@ -70,17 +70,8 @@ class Landing:
         if not started.good:
             raise errors.final(failures.MIGRATION_FAILED, f"{wanted.vm} on {wanted.to}: {started.said}")
         obey()
-        await self.still_stopped()
+        await self._source.still_stopped(self._instance)
         return workflow.time() - began
-
-    async def still_stopped(self) -> None:
-        """Asked of the cloud: somebody may have started the instance meanwhile."""
-        seen = await self._source.look(self._instance)
-        if seen.state != "stopped":
-            raise errors.final(
-                failures.MIGRATION_FAILED,
-                f"instance {self._instance} is {seen.state}, where this move had stopped it: somebody started it",
-            )
 
     async def undo(self) -> None:
         """Back to the instance, which runs again if it did before. Raises Ambiguous when that would not be safe."""

@@ -10,55 +10,36 @@ operations on the VM have.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from temporalio import workflow
 
-from models import failures
 from models.cloud_bring import BringPlan, CloudBringOutcome
 from models.cloud_move import owner_of
-from workflows import errors, request
 from workflows.calls.arrivals import ArrivalHost, SourceCloud
 from workflows.cloud import arrival_outset, arrival_plan
-from workflows.cloud.arrival_outset import Survey
 from workflows.cloud.fetching import Fetching
 from workflows.cloud.landing import Landing
 from workflows.cloud.staying import Staying
-from workflows.lasting import to_the_end
+from workflows.cloud.undertaking import Attempt
 
 
 @workflow.defn(name="novacron.MoveFromCloud")
 class MoveFromCloud(Staying):
-    def __init__(self) -> None:
-        super().__init__()
-        self._attempt = 0
-        self._downtime = 0.0
+    _cuts = "the instance is stopped, and its last changes are brought"
+    _kept = "brought"
+    _late = "a cancel came after the point of no return: the VM runs on its host; roll_back takes it to the cloud again"
 
     @workflow.run
     async def run(self, raw: Any = None) -> CloudBringOutcome:
-        self._task = asyncio.current_task()
         self._wanted = wanted = arrival_outset.read(raw)
-        info = workflow.info()
-        self._site = request.site_of(info.workflow_id, info.task_queue, wanted.vm)
-        self._chronicle.begin(f"{wanted.vm} from {wanted.source} to {wanted.to}", wanted.vm, self._site, [])
-        try:
-            found = await self._check()
-            if wanted.dry_run:
-                self._enter("done")
-                return self._outcome().model_copy(update={"plan": found.plan})
-            await self._take(found)
-            await self._move(found.plan)
-        except BaseException as error:
-            if not errors.handled(error):
-                raise
-            raise await to_the_end(self._fail(error), on_cancel=lambda: None) from error
-        await to_the_end(self._keep(), on_cancel=self._too_late)
-        return self._outcome()
+        what = f"{wanted.vm} from {wanted.source} to {wanted.to}"
+        plan = await self._undertake(what, self._check, lambda: wanted.source)
+        return self._outcome().model_copy(update={"plan": plan})
 
-    async def _check(self) -> Survey:
+    async def _check(self) -> BringPlan:
         wanted = self._wanted
-        found = await arrival_outset.survey(self._site, wanted)
+        self._found = found = await arrival_outset.survey(self._site, wanted)
         self._host = ArrivalHost(self._site, wanted.to)
         self._cloud = SourceCloud(self._site, wanted.source)
         self._instance, self._runs_on = found.plan.instance, wanted.source
@@ -67,77 +48,30 @@ class MoveFromCloud(Staying):
         move = workflow.uuid4().hex[:16]
         told = found.instance
         self._copy = Fetching(self._host, self._cloud, found.vm, told.volumes, wanted.folder, move, deltas=told.warm)
-        return found
+        self._copies = f"bringing {len(told.volumes)} disks while the instance runs"
+        return found.plan
 
-    async def _take(self, found: Survey) -> None:
-        arrival_outset.refuse(found.plan)
-        for finding in found.plan.findings:
-            self._chronicle.note(f"[{finding.id}] {finding.what}. {finding.remedy}")
-        self._obey()
+    def _refuse(self, plan: BringPlan) -> None:
+        arrival_outset.refuse(plan)
+
+    async def _own(self) -> None:
         assert self._copy is not None
         owner = owner_of(self._wanted.source)
-        self._copy.ref = await self._owner.take_from(self._site, found.vm, owner, found.host.vm.token)
+        self._copy.ref = await self._owner.take_from(self._site, self._found.vm, owner, self._found.host.vm.token)
 
-    async def _move(self, plan: BringPlan) -> None:
-        if plan.warm:
-            self._enter("copying", f"bringing {len(plan.volumes)} disks while the instance runs")
-            await self._round()
-            await self._converge()
-        while True:
-            await self._until_due(plan.warm)
-            if await self._cut_over():
-                return
-
-    async def _cut_over(self) -> bool:
-        """False when it failed and was undone: the instance runs again, and people say when to try again."""
+    def _next_attempt(self) -> Attempt:
         assert self._copy is not None
-        self._obey()
-        self._attempt, self._why, self._cut_now = self._attempt + 1, "", False
-        self._enter("cutting over", "the instance is stopped, and its last changes are brought")
-        self._runs_on = ""
-        landing = Landing(
+        return Landing(
             self._wanted, self._host, self._cloud, self._copy, self._instance, self._hardware, self._ran, self._attempt
         )
-        try:
-            self._downtime = await landing.run(self._obey)
-            self._obey()
-        except BaseException as error:
-            if not errors.handled(error):
-                raise
-            await to_the_end(landing.undo(), on_cancel=lambda: None)
-            self._runs_on = self._wanted.source
-            if errors.cancelled(error):
-                raise
-            state = "runs" if self._ran else "is stopped"
-            self._why = (
-                f"the cut-over failed and was undone: {errors.explain(error)[1]}. {self._wanted.vm} {state} in "
-                f"{self._wanted.source} as before; what was brought is kept: cut_over_now tries again, cancel gives up"
-            )
-            self._chronicle.note(self._why)
-            return False
-        self._runs_on = self._wanted.to
-        return True
 
-    async def _fail(self, error: BaseException) -> BaseException:
-        """How it ends when the VM has not moved: nothing is left in the cloud or on the host, and why."""
-        kind, why = errors.explain(error)
-        if errors.cancelled(error):
-            self._stop = self._stop or workflow.cancellation_reason() or "no reason given"
-            kind, why = failures.CANCELLED, f"{self._wanted.vm}: cancelled: {self._stop}"
-        if self._copy is not None and kind != failures.AMBIGUOUS and self._copy.ref.token:
+    def _as_before(self) -> str:
+        return f"{self._wanted.vm} {'runs' if self._ran else 'is stopped'} in {self._wanted.source} as before"
+
+    async def _clear(self) -> None:
+        if self._copy is not None and self._copy.ref.token:
             await self._try("images or ledgers are left", self._copy.settle, keep=False)
             await self._try("snapshots are left", self._cloud.remove, "", self._copy.made)
-        await self._owner.end()
-        self._enter("cancelled" if kind == failures.CANCELLED else "failed", why)
-        left = "".join(f" Note: {note}." for note in self._chronicle.notes)
-        await self._chronicle.close()
-        cancelled_by_temporal = kind == failures.CANCELLED and workflow.cancellation_reason() is not None
-        return error if cancelled_by_temporal else errors.final(kind, f"{why}{left}")
-
-    def _too_late(self) -> None:
-        self._chronicle.note(
-            "a cancel came after the point of no return: the VM runs on its host; roll_back takes it to the cloud again"
-        )
 
     def _outcome(self) -> CloudBringOutcome:
         copy = self._copy

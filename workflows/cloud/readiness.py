@@ -24,7 +24,7 @@ class Remover(Protocol):
 
 
 class Readiness(Steered):
-    """Base of MoveToCloud and MoveFromCloud, which set these."""
+    """Base of all moves to, from and between clouds, which set these."""
 
     _site: str
     _cloud: Remover
@@ -64,7 +64,7 @@ class Readiness(Steered):
         now = {disk.disk for disk in copy.disks}
         if old := [disk for disk in before if disk not in now]:
             await self._try("older snapshots are left", self._cloud.remove, "", old)
-            copy.made = [disk for disk in copy.made if disk not in old]
+            copy.made[:] = [disk for disk in copy.made if disk not in old]
 
     async def _until_due(self, warm: bool) -> None:
         """Returns when to cut over. Meanwhile the copy is kept fresh, and tested when people want that."""

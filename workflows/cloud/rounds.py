@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from models.cloud_move import CutOverRequest
 from workflows import details
 
 START_SECONDS = 45.0
 """To stop the guest, make an image and run it: a guess, until somebody measures it in a real account."""
 STOP_SECONDS = 75.0
 """To stop an instance, and to start the VM on a host: a guess likewise."""
+PASS_SECONDS = 90.0
+"""To stop an instance, and to make an image in another cloud and run it: a guess likewise."""
 COMPARE_RATE = 200 << 20
 """Bytes a second at which a disk that is off is compared with its ledger; slow disks make slower."""
 GAIN = 0.9
@@ -65,6 +68,16 @@ def decide(rounds: Sequence[Round], goal: float, most: int, held: int, fixed: fl
     if _stuck(rounds):
         return Next("cut over", f"{told}: the last {PATIENCE} rounds gained nothing", now, now <= goal)
     return Next("round", f"{told}: another round", now, False)
+
+
+def when(wanted: CutOverRequest) -> str:
+    """The moment of the cut-over, for people."""
+    return {
+        "now": "when the last round is expected to fit the downtime goal",
+        "at": f"at {wanted.cut_over_at.isoformat() if wanted.cut_over_at else ''}",
+        "window": "when a window opens",
+        "manual": "on the update cut_over_now",
+    }[wanted.cut_over]
 
 
 def _last(rounds: Sequence[Round]) -> float:

@@ -3,10 +3,6 @@ kept stopped, to be rolled back to. It is terminated only if the request says so
 
 from __future__ import annotations
 
-import contextlib
-from datetime import timedelta
-
-from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 from models.cloud_bring import CloudBringRequest, EndArrival, Hardware
@@ -15,14 +11,13 @@ from workflows import errors
 from workflows.calls.arrivals import ArrivalHost, SourceCloud
 from workflows.calls.site import Host
 from workflows.cloud.fetching import Fetching
-from workflows.cloud.readiness import Readiness
 from workflows.cloud.rounds import STOP_SECONDS
 from workflows.cloud.steered import Copy
-from workflows.move.ownership import Ownership
+from workflows.cloud.undertaking import Undertaking
 from workflows.site import verdict
 
 
-class Staying(Readiness):
+class Staying(Undertaking):
     """Base of MoveFromCloud, which sets these."""
 
     _wanted: CloudBringRequest
@@ -35,10 +30,8 @@ class Staying(Readiness):
 
     def __init__(self) -> None:
         super().__init__()
-        self._owner = Ownership(self._chronicle)
         self._copy: Fetching | None = None
         self._instance = ""
-        self._rolled_back = self._removed = False
 
     def _goes_to(self) -> str:
         return self._wanted.to
@@ -60,14 +53,7 @@ class Staying(Readiness):
         await self._owner.end(runs_on=wanted.to)
         await self._try("ledgers, or a way back inside the images, are left", self._accept)
         await self._try("snapshots are left", self._cloud.remove, "", copy.made)
-        self._kept_until = workflow.now() + timedelta(seconds=wanted.keep_source_for)
-        self._enter("kept", f"runs on {wanted.to}; instance {self._instance} is kept, stopped")
-        with contextlib.suppress(TimeoutError):
-            await workflow.wait_condition(
-                lambda: self._let or self._give_back is not None,
-                timeout=timedelta(seconds=wanted.keep_source_for),
-                timeout_summary="the instance is kept",
-            )
+        await self._while_kept(f"runs on {wanted.to}; instance {self._instance} is kept, stopped")
         self._rolled_back = self._give_back is not None and await self._back()
         if not self._rolled_back and wanted.then == "remove" and await self._still_runs():
             self._removed = await self._try(
@@ -76,9 +62,7 @@ class Staying(Readiness):
                 self._instance,
                 copy.token("terminate"),
             )
-        self._enter("done")
-        await self._owner.end()
-        await self._chronicle.close()
+        await self._over()
 
     async def _accept(self) -> None:
         assert self._copy is not None

@@ -1,5 +1,5 @@
-"""The updates and queries of a move to a cloud, or from one. Each update is answered, or refused with what holds
-instead."""
+"""The updates and queries of a move to a cloud, from one, or between two. Each update is answered, or refused with what
+holds instead."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PHASES: dict[Stage, Phase] = {
 
 
 class Copy(Protocol):
-    """The disks on their way, in either direction."""
+    """The disks on their way, in any direction."""
 
     rounds: list[Round]
     reports: list[RoundReport]
@@ -51,7 +51,7 @@ class Copy(Protocol):
 
 
 class Steered:
-    """Base of MoveToCloud and MoveFromCloud, which set these."""
+    """Base of all moves to, from and between clouds, which set these."""
 
     _wanted: CutOverRequest
     _moved = "the VM runs in the cloud already: roll_back takes it home"

@@ -1,58 +1,70 @@
-"""Tests with isolated copies, while a move to a cloud waits for its cut-over."""
+"""What all moves into a cloud have besides: tests with isolated copies, while they wait for their cut-over, and the
+instance that came of it."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
-from models.cloud_move import CloudMoveRequest, TestCutOver
+from models.cloud_move import IntoCloudRequest, TestCutOver
 from workflows import errors, request
-from workflows.calls.cloud import CloudSite, SourceHost
-from workflows.cloud.copying import Copying
-from workflows.cloud.crossing import Crossing
-from workflows.cloud.readiness import Readiness
-from workflows.cloud.steered import Copy
+from workflows.calls.cloud import CloudSite
+from workflows.cloud.launching import Launching
+from workflows.cloud.undertaking import Undertaking
 from workflows.lasting import to_the_end
 
 _TEST_EXAMPLE = '{"network": {"subnet": "subnet-1", "security_groups": ["sg-1"]}}'
 
 
-class Trials(Readiness):
-    """Base of MoveToCloud, which sets these."""
+class Trials(Undertaking):
+    """Base of MoveToCloud and MoveBetweenClouds, which set these."""
 
-    _wanted: CloudMoveRequest
-    _host: SourceHost
+    _wanted: IntoCloudRequest
     _cloud: CloudSite
 
     def __init__(self) -> None:
         super().__init__()
-        self._copy: Copying | None = None
-        self._crossing: Crossing | None = None
+        self._crossing: Launching | None = None
         """The attempt that went well, or is under way."""
         self._test: TestCutOver | None = None
         self._tested = ""
         self._tests = 0
 
+    @abstractmethod
+    def _trial(self, name: str) -> Launching:
+        """An attempt of that name, of what is in the cloud now."""
+
     def _goes_to(self) -> str:
         return self._wanted.to
 
-    def _copied(self) -> Copy | None:
-        return self._copy
-
     def _instance_id(self) -> str:
         return self._crossing.instance if self._crossing else ""
+
+    def _undone(self) -> None:
+        self._crossing = None
+
+    async def _still_runs(self, if_not: str) -> bool:
+        """Nothing of the source is removed unless its instance is seen to run."""
+        assert self._crossing is not None
+        try:
+            good = (await self._cloud.check(self._crossing.instance, None)).good
+        except ActivityError:
+            good = False
+        if not good:
+            self._chronicle.note(f"{if_not}: {self._crossing.instance} is not seen to run")
+        return good
 
     def _beside(self) -> bool:
         return self._test is not None
 
     async def _do_beside(self) -> None:
         assert self._test is not None
-        assert self._copy is not None
         wish, self._tests = self._test, self._tests + 1
         self._enter("testing", "booting an isolated copy; the VM runs on at its source")
-        trial = Crossing(self._wanted, self._host, self._cloud, self._copy, f"test-{self._tests}")
+        trial = self._trial(f"test-{self._tests}")
         try:
             said = await trial.start(wish.network, wish.verify, f"{self._wanted.vm}-test", self._obey)
             told = f"the test went well: {said}"
@@ -78,7 +90,8 @@ class Trials(Readiness):
     @test_cut_over.validator
     def _can_test(self, raw: dict[str, Any]) -> None:
         request.read_as(TestCutOver, raw, _TEST_EXAMPLE)
-        if self._stage != "waiting" or self._copy is None or not self._copy.disks:
+        copy = self._copied()
+        if self._stage != "waiting" or copy is None or not copy.disks:
             raise self._refused(
                 "test_cut_over", f"the move is {self._stage}; a test needs one that waits (cut_over manual, at, window)"
             )

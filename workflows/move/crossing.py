@@ -16,6 +16,7 @@ from temporalio.exceptions import ActivityError
 from models.disks import DiskImage
 from models.migration import MigrationPolicy, MoveResult, MoveVm, OpenPath, VmRef
 from models.steering import Steered, SteerMove
+from workflows import errors
 from workflows.calls import deadlines
 from workflows.calls.site import Host
 from workflows.move import evidence
@@ -24,6 +25,9 @@ from workflows.move.chronicle import Chronicle, elapsed
 from workflows.plan.preflight import Survey
 from workflows.sharing.joining import Sharing
 from workflows.site import verdict
+
+BESIDE_RAM_MIB = 64
+"""What a guest has beside its RAM: video memory, firmware."""
 
 
 class Crossing:
@@ -77,11 +81,12 @@ class Crossing:
         here, there = self._source, self._destination
         self._wire_mib = policy.wire_mib
         self._opened.append(there)
-        order = OpenPath(migration_id=self._id, peer=here.name, policy=policy, vm=vm)
+        fitting = _fitting(policy, self._memory_mib)
+        order = OpenPath(migration_id=self._id, peer=here.name, policy=fitting, vm=vm)
         endpoint = await there.open_path(order)
         obey()
         self._opened.append(here)
-        order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=policy, vm=vm)
+        order = OpenPath(migration_id=self._id, peer=there.name, endpoint=endpoint, policy=fitting, vm=vm)
         await here.open_path(order)
         if self.sharing is not None:
             await self.sharing.join(self._id, policy)
@@ -130,7 +135,8 @@ class Crossing:
         assert self.ref is not None
         for pause in deadlines.RESUME_AFTER:
             self._chronicle.enter("post-copy")
-            self._chronicle.remark(where.reason)
+            before = f"; the last attempt: {errors.explain(error)[1]}" if error else ""
+            self._chronicle.remark(f"{where.reason}{before}")
             await workflow.sleep(pause, summary=f"before going on with post-copy: {where.kind}")
             try:
                 await self._go_on(self.ref, where, policy)
@@ -174,3 +180,11 @@ class Crossing:
 
 def _memory_mib(admitted: Survey) -> int:
     return admitted.sheet.vm.memory_mib if admitted.sheet else 0
+
+
+def _fitting(policy: MigrationPolicy, memory_mib: int) -> MigrationPolicy:
+    """No more page memory than the guest has pages: each end touches all of it at once. Decided here, as both ends must
+    have the same."""
+    if not memory_mib:
+        return policy
+    return policy.model_copy(update={"page_memory_mib": min(policy.page_memory_mib, memory_mib + BESIDE_RAM_MIB)})

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 
 from clouds import tokens
 from clouds.capabilities import Note, Range
-from clouds.disks.content import BLOCK, ZEROS, Block, Disk, RawFile, Reader, blocks, touched
+from clouds.disks.content import BLOCK, ZEROS, Block, Disk, RawFile, Reader, blocks, ranges_of, touched
 from clouds.disks.ledger import Ledger
 from clouds.errors import BadDisk, Conflict, Damaged, Invalid, NotFound
 from clouds.kvm.place.store import UNIT, DiskRecord, Store
@@ -84,14 +85,17 @@ class KvmDisks:
         return self._receive(disk, wanted, target, note, resume, delta=False)
 
     def export_delta(self, base: str, disk: str, target: Disk, note: Note, resume: Cursor | None = None) -> Transferred:
-        old, new = self._store.disk(base), self._store.disk(disk)
-        if old.line != new.line:
-            raise Invalid(f"{base} and {disk} have no common history", "Export the disk whole.")
-        before, after = self._ledger(base).digests, self._ledger(disk).digests
-        wanted = [
-            (index, after.get(index)) for index in sorted({*before, *after}) if before.get(index) != after.get(index)
-        ]
-        return self._receive(disk, wanted, target, note, resume, delta=True)
+        return self._receive(disk, self._differences(base, disk), target, note, resume, delta=True)
+
+    @contextmanager
+    def open_disk(self, disk: str) -> Iterator[Reader]:
+        digests, size = self._ledger(disk).digests, self._store.disk(disk).snapshot.size
+        with RawFile(self._store.raw(disk)) as file:
+            yield _Shown(self, disk, file, digests, size)
+
+    def changed(self, base: str, disk: str) -> tuple[Range, ...]:
+        size = self._store.disk(disk).snapshot.size
+        return tuple(ranges_of(size, (index for index, _ in self._differences(base, disk))))
 
     # Writing.
 
@@ -188,6 +192,27 @@ class KvmDisks:
             raise Conflict(f"disk {disk} is {record.snapshot.state}", "Wait until it is ready, or send it again.")
         return self._store.ledger(disk)
 
+    def _differences(self, base: str, disk: str) -> list[tuple[int, bytes | None]]:
+        """Blocks, with their new checksum; None: zeros now."""
+        old, new = self._store.disk(base), self._store.disk(disk)
+        if old.line != new.line:
+            raise Invalid(f"{base} and {disk} have no common history", "Export the disk whole.")
+        before, after = self._ledger(base).digests, self._ledger(disk).digests
+        return [
+            (index, after.get(index)) for index in sorted({*before, *after}) if before.get(index) != after.get(index)
+        ]
+
+    def read_verified(self, file: RawFile, disk: str, index: int, digest: bytes | None) -> bytes:
+        if digest is None:
+            return bytes(BLOCK)
+        data = self._store.read_block(file, index)
+        if hashlib.sha256(data).digest() != digest:
+            raise Damaged(
+                f"block {index} of {disk} does not fit its checksum",
+                "It is read again; if it stays so, look at the storage.",
+            )
+        return data
+
     def _receive(
         self,
         disk: str,
@@ -202,19 +227,32 @@ class KvmDisks:
         with RawFile(self._store.raw(disk)) as file:
 
             def get(listed: tuple[int, bytes | None]) -> bytes:
-                index, digest = listed
-                if digest is None:  # of a difference: the block is zeros now
-                    return bytes(BLOCK)
-                data = self._store.read_block(file, index)
-                if hashlib.sha256(data).digest() != digest:
-                    raise Damaged(
-                        f"block {index} of {disk} does not fit its checksum",
-                        "It is read again; if it stays so, look at the storage.",
-                    )
-                return data
+                return self.read_verified(file, disk, *listed)
 
             parallel = self._calls.parallel
             return receive(disk, size, wanted, get, target, note, resume, parallel=parallel, delta=delta)
+
+
+@dataclass
+class _Shown:
+    """Reader. From several threads."""
+
+    disks: KvmDisks
+    disk: str
+    file: RawFile
+    digests: dict[int, bytes]
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        first, last = offset // BLOCK, (offset + length - 1) // BLOCK
+        found = (
+            self.disks.read_verified(self.file, self.disk, index, self.digests.get(index))
+            for index in range(first, last + 1)
+        )
+        return b"".join(found)[offset - first * BLOCK :][:length]
+
+    def data(self) -> Iterator[Range]:
+        return ranges_of(self.size, sorted(self.digests))
 
 
 def _batches(items: Iterator[Sending], most: int) -> Iterator[list[Sending]]:

@@ -50,6 +50,9 @@ class KvmSnapshots:
         self._libvirt.call(f"snapshot {volume}", lambda session: self._copy(session, volume, token))
         return self._store.disk(tokens.name("disk", token)).snapshot
 
+    def volume_size(self, volume: str) -> int:
+        return self._libvirt.call(f"look at {volume}", lambda session: _look(session, volume).image.capacity)
+
     def _copy(self, session: Session, volume: str, token: str) -> None:
         """Also again, after an attempt that died anywhere."""
         id = tokens.name("disk", token)

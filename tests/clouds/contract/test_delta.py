@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clouds.capabilities import BlockDelta, ImageImport
-from clouds.disks.content import BLOCK, content_hash
+from clouds.disks.content import BLOCK, content_hash, touched
 from clouds.errors import BadDisk, Conflict, Invalid, NotFound
 from models.clouds import DeltaOrder
 from tests.clouds.scene import (
@@ -139,6 +139,9 @@ def test_what_a_guest_wrote_comes_home_as_a_difference(cloud: Cloud, images: Ima
         cloud.guest_writes(volume, 9, b"new")
     home = small_disk(0, 1)
     reads = cloud.faults.count(cloud.calls.read)
+    size = images.get_snapshot(disks[1]).size
+    assert list(touched(size, delta.changed(disks[0], disks[1]))) == [1, 9]
+    assert cloud.faults.count(cloud.calls.read) == reads, "what changed is told, not read"
     moved = delta.export_delta(disks[0], disks[1], home, ignore)
     assert (moved.blocks, cloud.faults.count(cloud.calls.read) - reads) == (2, 2)
     assert home.blocks() == cloud.content(disks[1])
@@ -176,3 +179,5 @@ def test_disks_of_two_lines_have_no_difference(cloud: Cloud, images: ImageImport
     one, other = (images.import_disk(order(f"disk/{n}"), small_disk(), ignore).disk for n in range(2))
     with pytest.raises(Invalid):
         delta.export_delta(one, other, small_disk(), ignore)
+    with pytest.raises(Invalid):
+        delta.changed(one, other)

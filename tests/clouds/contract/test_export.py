@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from clouds.ahead import Ahead
 from clouds.capabilities import ImageExport, ImageImport
-from clouds.disks.content import BLOCK, content_hash
+from clouds.disks.content import BLOCK, content_hash, touched
 from clouds.disks.images import convert, hash_image, make_empty, open_image
 from clouds.errors import BadDisk, Damaged, NotFound, SourceChanged
 from tests.clouds.scene import (
@@ -76,6 +77,39 @@ def test_an_instances_disk_comes_home_with_what_its_guest_wrote(
     assert target.held == expected.held
 
 
+def test_a_disk_is_read_as_one_likes_each_block_verified(
+    cloud: Cloud, images: ImageImport, export: ImageExport
+) -> None:
+    source = small_disk()
+    disk = images.import_disk(order(), source, ignore).disk
+    with export.open_disk(disk) as shown:
+        assert shown.size >= source.size
+        told = sorted(touched(shown.size, shown.data()))
+        assert set(source.blocks()) <= set(told)
+        for index in (7, 2, 12, 1, 7):
+            data = shown.read(index * BLOCK, min(BLOCK, shown.size - index * BLOCK))
+            assert data.ljust(BLOCK, b"\0") == source.blocks().get(index, bytes(BLOCK))
+        assert shown.read(3 * BLOCK - 5, 10) == source.read(3 * BLOCK - 5, 10)
+        with Ahead(shown, 4) as ahead:
+            assert {index: data for index, data in ahead.blocks() if data.strip(b"\0")} == source.blocks()
+        cloud.faults.on(cloud.calls.read, "damage", times=cloud.settings.calls.attempts)
+        if not cloud.calls.checked_when_opened:
+            with pytest.raises(Damaged, match="read again"):
+                shown.read(0, BLOCK)
+    if cloud.calls.checked_when_opened:
+        with pytest.raises(Damaged, match="read again"), export.open_disk(disk):
+            pass
+
+
+def test_how_large_a_volume_is_is_known_before_any_snapshot_of_it(cloud: Cloud, export: ImageExport) -> None:
+    instances = cloud.adapter.instances
+    assert instances is not None
+    instance = instances.create_instance(instance_order(cloud, boot_image(cloud)), token("move/lab", "run"))
+    assert export.volume_size(instances.get_instance(instance.id).disks[0].disk) >= small_disk(0, 1).size
+    with pytest.raises(NotFound):
+        export.volume_size("vol-0123456789abcdef0")
+
+
 def test_an_export_that_dies_goes_on_and_sees_a_target_that_changed(
     cloud: Cloud, images: ImageImport, export: ImageExport
 ) -> None:
@@ -125,5 +159,7 @@ def test_a_target_that_is_too_small_is_refused(cloud: Cloud, images: ImageImport
 def test_what_is_not_there_is_not_found(cloud: Cloud, export: ImageExport) -> None:
     with pytest.raises(NotFound):
         export.export_disk("snap-0123456789abcdef0", MemoryDisk(BLOCK), ignore)
+    with pytest.raises(NotFound), export.open_disk("snap-0123456789abcdef0"):
+        pass
     with pytest.raises(NotFound):
         export.create_snapshot("vol-0123456789abcdef0", token("move/lab", "snapshot"))

@@ -26,6 +26,7 @@ class OciCloud:
         disks_of_an_image=1,
         gives_disks_up=False,
         snapshots_of_stopped=True,
+        checked_when_opened=True,
     )
     size = "VM.Standard.E5.Flex:2:32"
 

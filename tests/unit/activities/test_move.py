@@ -565,6 +565,21 @@ def test_a_post_copy_that_broke_off_is_gone_on_with_over_a_new_path(tmp_path: Pa
     assert {report.phase for report in scene.reports} == {"post-copy"}
 
 
+def test_a_destination_that_does_not_take_up_the_new_path_is_named_and_the_call_comes_to_an_end(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, script(BROKE_OFF))
+    cut = scene.cut
+
+    def cut_ends_the_call() -> None:
+        cut()
+        scene.call.end("client socket is closed")
+
+    scene.cut = cut_ends_the_call  # type: ignore[method-assign]  # as libvirt does when its connection goes
+    with pytest.raises(kvm.Ambiguous, match=r"host-b did not take up the new path within 60 s.*Destroy neither"):
+        scene.run(mode="post-copy", resume=True)
+    assert (scene.departure.aborts, scene.cuts) == (0, 1)
+    assert scene.turn > module.GONE_ON_WITHIN
+
+
 def test_a_later_attempt_attaches_to_a_post_copy_and_knows_it(tmp_path: Path) -> None:
     scene = Scene(tmp_path, lambda s: POST_COPY if s.turn < 3 else s.complete())
     scene.folder.mark_started(900)

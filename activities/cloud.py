@@ -96,6 +96,7 @@ class CloudActivities:
                 prices=_relevant(adapter.catalogue.prices(), {query.size}),
                 warm=adapter.block_delta is not None,
                 most_disks=MOST_DISKS.get(adapter.cloud, PlaceReport().most_disks),
+                cache=adapter.cache is not None and adapter.cache.bounds is not None,
                 export=adapter.image_export is not None,
             )
 

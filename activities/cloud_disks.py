@@ -17,7 +17,7 @@ from typing import Any
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, CancelledError
 
-from activities import errors
+from activities import errors, first_send
 from activities.accounts import Accounts
 from activities.errors import translated
 from activities.fence import Fence
@@ -28,7 +28,7 @@ from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, Reader
 from clouds.disks.images import open_image
 from clouds.disks.ledger import SUFFIX, Ledger, Recorded
-from clouds.errors import Damaged, SourceChanged
+from clouds.errors import SourceChanged
 from clouds.kvm import backup, leaving, sheet
 from clouds.kvm.connection import Connection, Session
 from clouds.kvm.inventory import qemu_group
@@ -45,7 +45,7 @@ from models.cloud_move import (
     StartSource,
     StopSource,
 )
-from models.clouds import DeltaOrder, DiskFormat, DiskOrder, Transferred
+from models.clouds import DeltaOrder, DiskFormat
 from models.disks import DiskImage
 from models.host import HostSettings, VmSighting
 from models.migration import VmRef
@@ -109,9 +109,13 @@ class CloudDiskActivities(OnHost):
         adapter, path = self._accounts.adapter(order.place), Path(f"{order.disk.path}{SUFFIX}")
         with pulse.beating(), self._source(order, pulse) as (source, changed):
             try:
-                ledger, content = _bring(adapter, order, path, source, changed, pulse)
-            except (SourceChanged, CancelledError):
+                ledger, content, said = _bring(adapter, order, path, source, changed, pulse)
+            except SourceChanged:
                 pulse.drop(adapter)
+                raise
+            except CancelledError:
+                pulse.drop(adapter)
+                first_send.release(adapter, order.move, order.disk.target, path)
                 raise
         if order.round is None and content != ledger.content():
             raise SourceChanged(f"{order.disk.path} and what {order.place} was given of it differ", "It is sent again.")
@@ -123,6 +127,9 @@ class CloudDiskActivities(OnHost):
             source=content if order.round is None else "",
             bytes=ledger.sent,
             seconds=round(time.monotonic() - began, 3),
+            origin=ledger.origin,
+            saved=ledger.saved,
+            cache=said[:4000],
         )
 
     @activity.defn(name="novacron.end_round", no_thread_cancel_exception=True)
@@ -178,6 +185,7 @@ class CloudDiskActivities(OnHost):
         """Forget what the move kept here; with `remove` the VM, which is off, and its images too."""
         self._fence.check(order.vm, "settle what is left of it")
         kept = Path(self._settings.state_dir) / "clouds" / order.move
+        self._let_bases_go(order)
         with self._session() as session:
             backup.forget(session, order.vm, backup.Round(order.move, 0, order.disks, kept.parent))
             if order.remove:
@@ -189,6 +197,13 @@ class CloudDiskActivities(OnHost):
                 left.unlink(missing_ok=True)
             kept.rmdir()
         return SourceSettled(removed=tuple(disk.path for disk in order.disks) if order.remove else ())
+
+    def _let_bases_go(self, order: SettleSource) -> None:
+        """Of disks that never came to the cloud."""
+        if order.place in self._accounts.places:
+            for disk in order.disks:
+                path = Path(f"{disk.path}{SUFFIX}")
+                first_send.release(self._accounts.adapter(order.place), order.move, disk.target, path)
 
     def _off(self, session: Session, vm: VmRef) -> Callable[[], bool | None]:
         return lambda: leaving.is_off(session, vm) or None
@@ -261,13 +276,14 @@ def _bring(
     source: Reader,
     changed: tuple[tuple[int, int], ...] | None,
     pulse: Pulse,
-) -> tuple[Ledger, str]:
-    """(the ledger as it is then, on disk; the content hash of the source as far as it was read)."""
+) -> tuple[Ledger, str, str]:
+    """(the ledger as it is then, on disk; the content hash of the source as far as it was read; the cache's words)."""
     done = _done(order, path)
     if done is not None:
-        return done, done.compare(source)[1] if order.round is None else ""
+        said = "as an earlier attempt was told" if order.cached and not order.base else ""
+        return done, done.compare(source)[1] if order.round is None else "", said
     if not order.base:
-        return _whole(adapter, order, path, source, pulse)
+        return first_send.send_first(adapter, order, path, source, pulse)
     adapter.require("BlockDelta")
     assert adapter.block_delta is not None
     ledger = Ledger.read(path, order.move)
@@ -284,20 +300,7 @@ def _bring(
         moved = adapter.block_delta.import_delta(wanted, Recorded(source, ledger), differs, pulse, pulse.resume)
         ledger.disk, ledger.sent = moved.disk, moved.blocks * BLOCK
     ledger.write(path, order.move)
-    return ledger, content
-
-
-def _whole(adapter: Adapter, order: SendDisk, path: Path, source: Reader, pulse: Pulse) -> tuple[Ledger, str]:
-    adapter.require("ImageImport")
-    assert adapter.image_import is not None
-    ledger = Ledger(source.size)
-    wanted = DiskOrder(name=order.name, token=order.token)
-    moved: Transferred = adapter.image_import.import_disk(wanted, Recorded(source, ledger), pulse, pulse.resume)
-    if moved.content != ledger.content():
-        raise Damaged(f"{order.disk.path} was read as something else than it was sent", "It is sent again.")
-    ledger.disk, ledger.token, ledger.sent = moved.disk, order.token, moved.blocks * BLOCK
-    ledger.write(path, order.move)
-    return ledger, moved.content
+    return ledger, content, ""
 
 
 def _done(order: SendDisk, path: Path) -> Ledger | None:

@@ -65,6 +65,10 @@ class Pulse:
             with contextlib.suppress(clouds.CloudError):  # the cloud's own limit, or its owner, ends it then
                 adapter.image_import.delete_disk(self._last.disk)
 
+    def forget(self) -> None:
+        """What was on its way is no more: the next heartbeats tell of nothing, until something else is."""
+        self.resume = self._last = None
+
     def beat(self) -> None:
         self._tell()
         match why_stop():

@@ -1,4 +1,4 @@
-"""What an adapter can do: five small interfaces, and the table of which cloud has which, with the reason where not.
+"""What an adapter can do: six small interfaces, and the table of which cloud has which, with the reason where not.
 
 All calls block and raise `clouds.errors` only. A call that changes something takes a token (clouds.tokens) or names the
 one thing it acts on; made twice it has the effect of once. Long transfers tell `note` how far they came after every
@@ -7,7 +7,7 @@ block that is certain, and go on from a Cursor. `note` may raise: that is how a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -15,6 +15,7 @@ from typing import Literal, Protocol, get_args
 from clouds.disks.content import Disk, Reader
 from clouds.errors import NotOffered
 from models.clouds import (
+    CacheBounds,
     Cloud,
     CloudId,
     CloudImage,
@@ -29,6 +30,7 @@ from models.clouds import (
     Quota,
     SizePage,
     Snapshot,
+    StoredObject,
     Transferred,
 )
 
@@ -113,7 +115,29 @@ class Catalogue(Protocol):
         """Of this region as of a day, from the user's own list or the repository's; empty when none has any."""
 
 
-Capability = Literal["Instances", "ImageImport", "ImageExport", "BlockDelta", "Catalogue"]
+class RegionalCache(Protocol):
+    """What stays in the region: an index of small objects, and disks that others are made from (clouds.cache). Needs
+    BlockDelta. Calls raise NotOffered when the settings name no place for it."""
+
+    @property
+    def bounds(self) -> CacheBounds | None:
+        """None: the settings say nothing of a cache."""
+
+    def put_object(self, name: str, data: bytes) -> None:
+        """Whole, or not at all; over one that is there."""
+
+    def get_object(self, name: str) -> bytes:
+        """Raises NotFound."""
+
+    def list_objects(self, prefix: str) -> Iterator[StoredObject]: ...
+    def delete_object(self, name: str) -> None:
+        """Also when it is gone already."""
+
+    def keep_disk(self, disk: CloudId, content: str) -> None:
+        """Tag a finished disk with the content hash of all of it, so that it is known for a base (clouds.cache.TAG)."""
+
+
+Capability = Literal["Instances", "ImageImport", "ImageExport", "BlockDelta", "Catalogue", "RegionalCache"]
 CLOUDS: tuple[Cloud, ...] = get_args(Cloud)
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
@@ -128,6 +152,7 @@ class Offer:
 
 _WORKS: Literal["works"] = "works"
 _NONE: Literal["not offered"] = "not offered"
+_LATER: Literal["not built"] = "not built"
 OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "aws": {
         "Instances": Offer(_WORKS, "EC2"),
@@ -135,6 +160,7 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "ImageExport": Offer(_WORKS, "EBS direct: ListSnapshotBlocks, every block's checksum verified"),
         "BlockDelta": Offer(_WORKS, "snapshots with a parent in, ListChangedBlocks out"),
         "Catalogue": Offer(_WORKS, "DescribeInstanceTypes, Service Quotas, price file"),
+        "RegionalCache": Offer(_WORKS, "index in S3; finished snapshots stay as parents of the next VM's"),
     },
     "azure": {
         "Instances": Offer(_WORKS, "virtual machines of one resource group"),
@@ -142,6 +168,7 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "ImageExport": Offer(_WORKS, "page ranges of a snapshot or unused disk, each block's MD5 verified"),
         "BlockDelta": Offer(_WORKS, "a new disk: base copied inside Azure, changes sent; out by snapshots' page diff"),
         "Catalogue": Offer(_WORKS, "resource SKUs, usages, price file"),
+        "RegionalCache": Offer(_WORKS, "index in a blob container; finished disks stay, copied from inside Azure"),
     },
     "gcp": {
         "Instances": Offer(_WORKS, "Compute Engine"),
@@ -151,6 +178,9 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no page write on disks: needs a helper VM"),
         "Catalogue": Offer(_WORKS, "machine types, quotas of region and project, price file"),
+        "RegionalCache": Offer(
+            _LATER, "no disk starts from another with changes; archives could be composed of pieces in the bucket"
+        ),
     },
     "oci": {
         "Instances": Offer(_WORKS, "Compute of oci.core"),
@@ -160,6 +190,9 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
         "Catalogue": Offer(_WORKS, "shapes, limits, price file"),
+        "RegionalCache": Offer(
+            _LATER, "no disk starts from another with changes; part copies exist in the S3 compatible interface only"
+        ),
     },
     "kvm": {
         "Instances": Offer(_WORKS, "libvirt's VMs: all are listed, those made here are handled"),
@@ -169,6 +202,7 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
             _WORKS, "in: a copy of the base with the changes; out: by checksums, copied by QEMU's bitmap"
         ),
         "Catalogue": Offer(_WORKS, "sizes of the settings, the host's memory, CPUs and storage; no prices"),
+        "RegionalCache": Offer(_NONE, "disks are written on the host itself: there is no region between"),
     },
 }
 
@@ -187,6 +221,7 @@ class Adapter:
     image_export: ImageExport | None = None
     block_delta: BlockDelta | None = None
     catalogue: Catalogue | None = None
+    cache: RegionalCache | None = None
 
     def require(self, capability: Capability) -> None:
         """Raises NotOffered, with the table's reason."""

@@ -28,6 +28,7 @@ from models.migration import VmRef, Window
 _PLACE = r"^[a-z]{2,8}:[a-z0-9][a-z0-9-]{0,62}$"
 Place = Annotated[str, StringConstraints(pattern=_PLACE)]
 """A cloud and one of its regions: aws:eu-west-1."""
+CacheUse = Literal["on", "read", "off"]
 MOST_DISKS = 21
 MOST_ROUNDS = 50
 MOST_SIZES = 2000
@@ -136,6 +137,9 @@ class CloudMoveRequest(IntoCloudRequest):
     """Host that runs the VM; None: all hosts are asked."""
     cut_power: bool = False
     """Cut the power of a guest that does not shut down in time. Its file systems are then as after a power cut."""
+    cache: CacheUse = "on"
+    """on: its disks start from a base that the place keeps, and may stay as bases themselves. read: they stay not. off:
+    neither. Where the place's settings say nothing of a cache, all are off."""
 
 
 # What a place offers, and what a plan says of a move to it.
@@ -159,6 +163,8 @@ class PlaceReport(Model):
     """It takes changed blocks."""
     most_disks: Annotated[int, Field(ge=1)] = 21
     """Of an image there."""
+    cache: bool = False
+    """Its settings name a cache."""
     export: bool = False
     """It gives disks out again, so that they can be read back."""
 
@@ -201,7 +207,13 @@ class CloudPlan(Model):
     disk_bytes: Count = 0
     """What the guest sees of its disks."""
     send_bytes: Count = 0
-    """What the images hold, about what the first copy sends."""
+    """What the images hold, about what the first copy sends when no base saves any of it."""
+    cached: bool = False
+    """Its disks may start from bases that the place keeps."""
+    saved_bytes: Count | None = None
+    """Of these, about what a base that the place keeps saves, by a few blocks compared. None: not looked at."""
+    cache: Text = ""
+    """Why it is that much, or was not looked at."""
     seconds: Annotated[tuple[Seconds, Seconds], Field()] = (0, 0)
     """For the first copy, at 1 Gbit/s and at 100 Mbit/s: the link to the cloud is not measured."""
     costs: Annotated[tuple[Cost, ...], Field(max_length=16)] = ()
@@ -268,6 +280,8 @@ class SendDisk(Model):
     round: RoundOrder | None = None
     telling: bool = False
     """The round's bitmap says where to look."""
+    cached: bool = False
+    """A whole disk may start from a base that the place keeps."""
 
 
 class DiskSent(Model):
@@ -284,6 +298,12 @@ class DiskSent(Model):
     bytes: Count
     """Sent, or received, in this round."""
     seconds: Seconds
+    origin: Annotated[str, Field(max_length=512)] = ""
+    """The cached disk that the first one was made from; empty: it was sent whole."""
+    saved: Count = 0
+    """Bytes that were not sent for it."""
+    cache: Text = ""
+    """What the cache said to the first one, and why. Empty: it was not asked."""
 
 
 class StopSource(Model):
@@ -314,6 +334,8 @@ class SettleSource(Model):
     vm: VmRef
     disks: Annotated[tuple[DiskImage, ...], Field(max_length=MOST_DISKS)]
     remove: bool = False
+    place: Annotated[str, Field(max_length=80)] = ""
+    """The cloud of the move: bases there that a disk was being made from are not used any more. Empty: none were."""
 
 
 class SourceSettled(Model):
@@ -399,6 +421,8 @@ class CloudStanding(Model):
     rounds: Annotated[tuple[RoundReport, ...], Field(max_length=MOST_ROUNDS)] = ()
     """The latest."""
     sent_bytes: Count = 0
+    saved_bytes: Count = 0
+    """What was not sent, because bases that the place keeps had it."""
     disks: Annotated[tuple[DiskSent, ...], Field(max_length=MOST_DISKS)] = ()
     instance: Annotated[str, Field(max_length=512)] = ""
     why: Text = ""
@@ -421,6 +445,10 @@ class CloudMoveOutcome(Model):
     downtime: Seconds = 0
     """From the order to stop until the instance ran and was checked."""
     sent_bytes: Count = 0
+    saved_bytes: Count = 0
+    """What was not sent, because bases that the place keeps had it."""
+    kept_bases: Annotated[tuple[CloudId, ...], Field(max_length=MOST_DISKS)] = ()
+    """Disks of this move that stay in the place as bases for others."""
     rounds: Annotated[tuple[RoundReport, ...], Field(max_length=MOST_ROUNDS)] = ()
     disks: Annotated[tuple[DiskSent, ...], Field(max_length=MOST_DISKS)] = ()
     notes: Annotated[tuple[Text, ...], Field(max_length=20)] = ()

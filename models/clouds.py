@@ -50,6 +50,22 @@ class CallSettings(Model):
     """A long operation that takes longer than this counts as unavailable."""
 
 
+class CacheBounds(Model):
+    """What may stay in a region after moves, so that the next VM of the same base sends only what differs."""
+
+    scope: Name = "shared"
+    """Disks are bases for VMs of the same scope only: give each tenant its own."""
+    most_gib: Annotated[int, Field(ge=1, le=1 << 20)] = 200
+    """All that is kept together, as it was sent; what has saved least for its size goes first."""
+    days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """One that was of no use for so long is removed."""
+
+
+class AwsCache(CacheBounds):
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    """S3 bucket in the account's region, for the index. Has to be there. The disks themselves stay as snapshots."""
+
+
 class AwsSettings(Model):
     """An AWS account in one region. Credentials come from boto3's own chain, never from here."""
 
@@ -59,10 +75,12 @@ class AwsSettings(Model):
     """Profile of the AWS configuration files; None: the chain's default."""
     endpoint_url: Url | None = None
     """One address for all services: a VPC endpoint's proxy, or a test's server."""
-    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas", "pricing"], Url], Field(max_length=8)] = Field(
-        default_factory=dict
+    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas", "pricing", "s3"], Url], Field(max_length=8)] = (
+        Field(default_factory=dict)
     )
     """An address for one service (VPC endpoints); wins over endpoint_url."""
+    cache: AwsCache | None = None
+    """None: nothing stays, and every VM is sent whole."""
     calls: CallSettings = CallSettings()
 
 
@@ -127,6 +145,12 @@ class OciSettings(Model):
     calls: CallSettings = CallSettings()
 
 
+class AzureCache(CacheBounds):
+    container: ClosedUrl
+    """Address of a blob container in the region, for the index: https://<account>.blob.core.windows.net/<container>.
+    Has to be there; the worker's credentials need a role for it. The disks themselves stay as managed disks."""
+
+
 class AzureSettings(Model):
     """An Azure subscription, one region and one resource group of it. Credentials come from azure-identity's
     DefaultAzureCredential chain, never from here."""
@@ -147,6 +171,8 @@ class AzureSettings(Model):
     endpoint_url: ClosedUrl | None = None
     """Of the resource manager: another Azure (government, China) or a test's server. Tokens go over it: https, or a
     loopback address. None: the public Azure."""
+    cache: AzureCache | None = None
+    """None: nothing stays, and every VM is sent whole."""
     calls: CallSettings = CallSettings()
 
 
@@ -340,6 +366,14 @@ class Snapshot(Model):
     size: DiskSize
     parent: Annotated[str, Field(max_length=512)] = ""
     tags: dict[str, str] = Field(default_factory=dict)
+
+
+class StoredObject(Model):
+    """One in a bucket."""
+
+    name: Annotated[str, Field(max_length=1024)]
+    size: Count
+    modified: datetime
 
 
 class ImageOrder(Model):

@@ -92,6 +92,22 @@ LOOKS = Metric(
     "are left, or it does not answer).",
     ("host", "outcome"),
 )
+CACHE_LOOKS = Metric(
+    "novacron_cloud_cache_looks_total",
+    "counter",
+    "Disks that were sent to a cloud for the first time where the place keeps bases. outcome: hit (made from one), "
+    "miss (sent whole).",
+    ("place", "outcome"),
+)
+CACHE_SENT = Metric(
+    "novacron_cloud_cache_sent_bytes_total", "counter", "Bytes of these disks that were sent.", ("place",)
+)
+CACHE_SAVED = Metric(
+    "novacron_cloud_cache_saved_bytes_total",
+    "counter",
+    "Bytes of these disks that were not sent, because a base had them.",
+    ("place",),
+)
 RUNNING = Metric("novacron_running_moves", "gauge", "Moves that leave this host now, by phase.", ("host", "phase"))
 STALLED = Metric(
     "novacron_stalled_moves", "gauge", "Of these, moves that carried nothing for the last minute.", ("host",)
@@ -119,7 +135,7 @@ CERTIFICATE_EXPIRES = Metric(
 
 ALL: tuple[Metric, ...] = (
     MOVES, RAW, WIRE, RATIO, DOWNTIME, DURATION, REDIALS, SLOT_WAIT, TWO_COPIES, DECISIONS, DEAD_LETTERS, POSTS,
-    LEASE_CALLS, LOOKS,
+    LEASE_CALLS, LOOKS, CACHE_LOOKS, CACHE_SENT, CACHE_SAVED,
     RUNNING, STALLED, LATE, LINK_LOST, STREAM_RATE, WIRE_RATE, LANE_RATE, LANES,
     CERTIFICATE_EXPIRES,
 )  # fmt: skip

@@ -10,6 +10,7 @@ import click
 from novacron.commands import fleet, inventory, labels, moves, steer
 from novacron.commands.base import Commands, Face
 from novacron.commands.cloud import cloud
+from novacron.commands.cloud_transfer import transfer
 from novacron.commands.events import events
 from novacron.commands.image import image
 from novacron.commands.lab import lab
@@ -59,6 +60,7 @@ for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, cloud, recover, reconci
 inventory.vm.add_command(labels.label)
 image.add_command(prepare_image)
 cloud.add_command(cloud_prices)
+cloud.add_command(transfer)
 
 
 def run(args: list[str] | None = None) -> int:

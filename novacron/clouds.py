@@ -34,6 +34,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from models import ids, queues
 from models.cloud_bring import BringPlan, CloudBringOutcome, CloudBringRequest
+from models.cloud_cache import CacheReport, CacheRequest
 from models.cloud_move import (
     CloudMoveOutcome,
     CloudMoveRequest,
@@ -48,6 +49,7 @@ from models.migration import Progress
 from novacron import connection
 from novacron.client import NovaCron, check_name, initiator, our_errors
 from workflows import search_attributes as sa
+from workflows.cloud.cloud_cache import CloudCache
 from workflows.cloud.list_clouds import ListClouds
 from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
@@ -57,6 +59,7 @@ _ASK = timedelta(seconds=10)
 _STEERED_WITHIN = timedelta(seconds=90)
 _TESTED_WITHIN = timedelta(hours=2)
 _LISTED_WITHIN = timedelta(minutes=10)
+_PRUNED_WITHIN = timedelta(hours=2)
 REST = ("kept", "done", "failed", "cancelled")
 """Stages in which nothing moves any more."""
 
@@ -188,6 +191,16 @@ class Clouds:
             return await self._nova.client.execute_workflow(
                 ListClouds.run, {"place": place} if place else None, id=held, task_queue=self._queue,
                 execution_timeout=_LISTED_WITHIN,
+            )  # fmt: skip
+
+    async def cache(self, wanted: CacheRequest) -> CacheReport:
+        """What a place keeps as bases for other VMs; with action prune, after what has to go went."""
+        held = ids.clouds(self._nova.site, uuid4().hex[:12])
+        with our_errors(wanted.place):
+            await connection.require_control_worker(self._nova.client, self._nova.site, self._queue)
+            return await self._nova.client.execute_workflow(
+                CloudCache.run, wanted.model_dump(mode="json"), id=held, task_queue=self._queue,
+                execution_timeout=_PRUNED_WITHIN,
             )  # fmt: skip
 
     async def plan(self, wanted: CloudMoveRequest) -> CloudPlan:

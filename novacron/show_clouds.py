@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from models.cloud_bring import BringPlan
+from models.cloud_cache import CacheReport
 from models.cloud_move import CloudPlan, CloudsAnswer, CloudSizes, CloudStanding
 from novacron import show
 from workflows import details
@@ -42,7 +43,7 @@ def sizes(found: CloudSizes) -> None:
 
 
 def plan(made: CloudPlan) -> None:
-    click.echo(f"{made.vm} from {made.source} to {made.place}, {'while it runs' if made.warm else 'shut down first'}:")
+    click.echo(f"{made.vm} from {made.source} to {made.place}, {'while it runs' if made.warm else 'stopped first'}:")
     for number, step in enumerate(made.steps, 1):
         click.echo(f"  {number}. {step}")
     fast, slow = made.seconds
@@ -50,9 +51,13 @@ def plan(made: CloudPlan) -> None:
         f"disks: {details.size(made.disk_bytes)}, about {details.size(made.send_bytes)} to send: "
         f"{details.duration(fast)} at 1 Gbit/s, {details.duration(slow)} at 100 Mbit/s"
     )
+    if made.cached:
+        saves = "not compared" if made.saved_bytes is None else f"have about {details.size(made.saved_bytes)} of it"
+        click.echo(f"  bases that are kept there: {saves}{f' ({made.cache})' if made.cache else ''}")
     for cost in made.costs:
         click.echo(
-            f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} a {cost.per}: {cost.what}"
+            f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} "
+            f"{'once' if cost.per == 'once' else f'a {cost.per}'}: {cost.what}"
         )
     if made.prices_as_of:
         click.echo(f"  prices as of {made.prices_as_of} ({made.prices_source})")
@@ -86,6 +91,30 @@ def standing(seen: CloudStanding, already: set[str]) -> None:
             click.echo(line)
 
 
+def cache(report: CacheReport) -> None:
+    rows = [
+        (
+            base.disk,
+            base.name,
+            details.size(base.held),
+            base.made.strftime("%Y-%m-%d"),
+            f"{base.used:%Y-%m-%d}" if base.used else "never",
+            str(base.uses),
+            details.size(base.saved),
+            f"{base.in_use} moves use it" if base.in_use else "",
+        )
+        for base in report.bases
+    ]
+    if rows:
+        show.table(["DISK", "OF", "HOLDS", "MADE", "USED", "USES", "SAVED", ""], rows)
+    click.echo(
+        f"{report.place} keeps {details.size(report.held)} in {len(report.bases)} bases for scope {report.scope}; "
+        f"{report.most_gib} GiB at most, {report.days} days without a use"
+    )
+    for base in report.removed:
+        click.echo(f"removed {base.disk} ({base.name}, {details.size(base.held)}): {base.gone}")
+
+
 def came_home(vm: str, seen: CloudStanding) -> None:
     click.echo(f"{vm} runs on {seen.runs_on}; {details.size(seen.sent_bytes)} came")
     if seen.source_kept_until:
@@ -97,7 +126,8 @@ def came_home(vm: str, seen: CloudStanding) -> None:
 
 
 def arrived(vm: str, seen: CloudStanding) -> None:
-    click.echo(f"{vm} runs in {seen.runs_on} as {seen.instance}; {details.size(seen.sent_bytes)} were sent")
+    saved = f", {details.size(seen.saved_bytes)} were there already" if seen.saved_bytes else ""
+    click.echo(f"{vm} runs in {seen.runs_on} as {seen.instance}; {details.size(seen.sent_bytes)} were sent{saved}")
     if seen.source_kept_until:
         until = seen.source_kept_until.strftime("%Y-%m-%d %H:%M UTC")
         click.echo(f"its source is kept, shut off, until {until}: `novacron cloud roll-back {vm}`, `cloud let-go {vm}`")

@@ -12,6 +12,7 @@ from temporalio.client import Client
 from temporalio.worker import Worker
 
 from activities.cloud import CloudActivities
+from activities.cloud_cache import CloudCacheActivities
 from activities.cloud_instances import CloudInstanceActivities
 from activities.cloud_transfers import CloudTransferActivities
 from activities.context import ContextInterceptor
@@ -95,6 +96,7 @@ def _moves(settings: SiteSettings, client: Client) -> Worker:
             instances.stop_instance,
             instances.start_instance,
             instances.check_arrival,
+            CloudCacheActivities(settings).look_at_cache,
             transfers.transfer_disk,
             transfers.forget_transfer,
             OpeningActivities().next_opening,

@@ -14,6 +14,7 @@ from temporalio.client import Client
 from temporalio.worker import PollerBehaviorSimpleMaximum, Worker
 
 from activities.cloud_arrivals import CloudArrivalActivities
+from activities.cloud_bases import CloudBaseActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.context import ContextInterceptor
 from activities.fence import Fence
@@ -44,6 +45,7 @@ def build(settings: HostSettings, client: Client) -> Worker:
     at_once = settings.slots + FOR_OTHERS
     clouds = CloudDiskActivities(settings, fence)
     arrivals = CloudArrivalActivities(settings, fence)
+    bases = CloudBaseActivities(settings, fence)
     return Worker(
         client,
         task_queue=queues.host(settings.site, settings.host),
@@ -91,6 +93,8 @@ def build(settings: HostSettings, client: Client) -> Worker:
             arrivals.start_arrival,
             arrivals.end_arrival,
             arrivals.settle_arrival,
+            bases.weigh_bases,
+            bases.keep_bases,
         ],
         activity_executor=ThreadPoolExecutor(at_once, thread_name_prefix="activity"),
         max_concurrent_activities=at_once,

@@ -1,5 +1,6 @@
 """Floor 3: durable, deterministic decisions. No I/O; a workflow file reads like the story of the operation."""
 
+from workflows.cloud.cloud_cache import CloudCache
 from workflows.cloud.list_clouds import ListClouds
 from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
@@ -23,7 +24,7 @@ from workflows.site.survey import SurveySite
 WORKFLOWS: list[type] = [
     *(MigrateVm, PlanMove, LabelVm, Inventory, Owners, RecoverVm, Reconcile),
     *(EvacuateHost, MoveMany, Rebalance, Planned, SurveySite, Bandwidth, SiteSlots),
-    *(MoveToCloud, MoveFromCloud, MoveBetweenClouds, ListClouds),
+    *(MoveToCloud, MoveFromCloud, MoveBetweenClouds, ListClouds, CloudCache),
 ]
 """Every workflow a control worker runs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clouds.aws.blocks import AwsBlocks
+from clouds.aws.cache import AwsCacheStore
 from clouds.aws.catalogue import AwsCatalogue
 from clouds.aws.images import AwsImages
 from clouds.aws.instances import AwsInstances
@@ -30,4 +31,5 @@ def connect(settings: AwsSettings) -> Adapter:
         image_export=disks,
         block_delta=disks,
         catalogue=AwsCatalogue(session),
+        cache=AwsCacheStore(session),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from clouds.azure.blocks import AzureBlocks
+from clouds.azure.cache import AzureCacheStore
 from clouds.azure.catalogue import AzureCatalogue
 from clouds.azure.images import AzureImages
 from clouds.azure.instances import AzureInstances
@@ -30,4 +31,5 @@ def connect(settings: AzureSettings) -> Adapter:
         image_export=disks,
         block_delta=disks,
         catalogue=AzureCatalogue(session),
+        cache=AzureCacheStore(session),
     )

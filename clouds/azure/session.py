@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from clouds.azure.errors import translate
 from clouds.azure.ids import ResourceId, find
+from clouds.cache import OBJECT_LIMIT
 from clouds.errors import Invalid, MissingPackage, NotFound, Unavailable
 from models.clouds import AzureSettings
 
@@ -29,6 +30,7 @@ NETWORK_PARTS = ("network_interfaces",)
 RETRIED = frozenset({"GET", "HEAD", "PUT", "PATCH", "DELETE", "POST"})
 ONCE = frozenset[str]()
 LONGEST_PAUSE = 60.0
+STORAGE_SCOPE = "https://storage.azure.com/.default"
 
 
 class AzureSession:
@@ -143,10 +145,37 @@ class AzureSession:
 
     def blob(self, address: str) -> Any:
         """A client of the page blob behind a signed address. Its connections are its own: `close()` it."""
+        options = self._storage_options()
+        from azure.storage.blob import BlobClient
+
+        return BlobClient.from_blob_url(address, **options)
+
+    def container(self, address: str) -> Any:
+        """A client of a blob container, with the worker's own credentials. Kept."""
+        with self._lock:
+            if address not in self._clients:
+                self._clients[address] = self._open_container(address)
+            return self._clients[address]
+
+    def _open_container(self, address: str) -> Any:
+        options = self._storage_options()
+        from azure.identity import DefaultAzureCredential
+        from azure.storage.blob import ContainerClient
+
+        self._credential = self._credential or DefaultAzureCredential()
+        if address.startswith("http://"):  # a loopback address, by the settings; the SDK itself refuses any
+            options["_additional_pipeline_policies"] = [_loopback_bearer(self._credential, STORAGE_SCOPE)]
+        else:
+            options["credential"] = self._credential
+        return ContainerClient.from_container_url(address, max_single_put_size=OBJECT_LIMIT, **options)
+
+    def _storage_options(self) -> dict[str, Any]:
+        """Retries and connections of a storage client. Raises MissingPackage."""
         try:
+            import azure.identity  # noqa: F401
             import requests
             from azure.core.pipeline.transport import RequestsTransport
-            from azure.storage.blob import BlobClient, ExponentialRetry
+            from azure.storage.blob import ExponentialRetry
             from requests.adapters import HTTPAdapter
         except ImportError as error:
             raise _missing(error) from error
@@ -162,13 +191,12 @@ class AzureSession:
         session.mount("https://", HTTPAdapter(pool_maxsize=calls.parallel))
         session.mount("http://", HTTPAdapter(pool_maxsize=calls.parallel))
         again = calls.attempts - 1
-        return BlobClient.from_blob_url(
-            address,
-            retry_policy=Backoff(retry_total=again, retry_connect=again, retry_read=again, retry_status=again),
-            transport=RequestsTransport(
+        return {
+            "retry_policy": Backoff(retry_total=again, retry_connect=again, retry_read=again, retry_status=again),
+            "transport": RequestsTransport(
                 session=session, connection_timeout=calls.connect_timeout, read_timeout=calls.read_timeout
             ),
-        )
+        }
 
     def _late(self, what: str) -> Unavailable:
         return Unavailable(

@@ -4,7 +4,8 @@ disk that comes from a cloud: what the cloud gave.
 It turns a later look at the disk into the exact list of what differs, whether QEMU's bitmap survived or not; and once
 all differences are sent, it and the disk have one content hash, or something went wrong. 32 bytes for each 512 KiB.
 
-    one line of JSON: {"move": ..., "disk": ..., "size": ..., "token": ..., "sent": ..., "toward": ...}
+    one line of JSON: {"move": ..., "disk": ..., "size": ..., "token": ..., "sent": ..., "toward": ...,
+     "origin": ..., "saved": ...}
     SHA-256 of block 0, block 1, ...; 32 zero bytes for a block of zeros
 """
 
@@ -38,6 +39,10 @@ class Ledger:
     """Bytes that step sent."""
     toward: str = ""
     """The cloud's disk whose changes are being written into the image, which lies between `disk` and it until then."""
+    origin: str = ""
+    """The cached disk that the first one was made from, and..."""
+    saved: int = 0
+    """...bytes that were not sent for it."""
     digests: dict[int, bytes] = field(default_factory=dict)
     """By block; zero ones are left out."""
 
@@ -54,7 +59,8 @@ class Ledger:
             told = json.loads(header)
             size, sent = int(told["size"]), int(told["sent"])
             disk, token, of = str(told["disk"]), str(told["token"]), str(told["move"])
-            toward = str(told.get("toward", ""))
+            toward, origin = str(told.get("toward", "")), str(told.get("origin", ""))
+            saved = int(told.get("saved", 0))
         except (ValueError, KeyError, TypeError):
             raise _lost(path, "is damaged") from None
         if of != move:
@@ -63,7 +69,7 @@ class Ledger:
             raise _lost(path, "is damaged")
         held = {index: body[at : at + 32] for index, at in enumerate(range(0, len(body), 32))}
         digests = {index: digest for index, digest in held.items() if digest != EMPTY}
-        return cls(size, disk, token, sent, toward, digests)
+        return cls(size, disk, token, sent, toward, origin, saved, digests)
 
     def write(self, path: Path, move: str) -> None:
         """On disk, whole, when it returns."""
@@ -71,6 +77,7 @@ class Ledger:
         with fresh.open("wb") as out:
             header = {"move": move, "disk": self.disk, "size": self.size, "token": self.token, "sent": self.sent}
             header |= {"toward": self.toward} if self.toward else {}
+            header |= {"origin": self.origin, "saved": self.saved} if self.origin else {}
             out.write(json.dumps(header).encode() + b"\n")
             for index in range(-(-self.size // BLOCK)):
                 out.write(self.digests.get(index, EMPTY))

@@ -1,4 +1,4 @@
-"""cloud: which clouds there are, their sizes, and VMs that move there and come home."""
+"""cloud: which clouds there are, their sizes, and VMs that move there and come home. Between two: cloud_transfer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from models.cloud_move import CloudMoveRequest, CloudPlan, CloudsAnswer, CloudSt
 from novacron import show, show_clouds
 from novacron.client import NovaCron, check_name
 from novacron.clouds import CloudMove, Clouds, Steerable
+from novacron.commands import cloud_cache, cloud_options
 from novacron.commands.base import Commands, Face, as_json
 from novacron.errors import Cancelled, InvalidInput, MigrationFailed, Refused
 from workflows.request import complaints
@@ -24,7 +25,7 @@ _EXAMPLE = '{"vm": "web", "to": "aws:eu-west-1", "size": "t3.medium"}'
 
 @click.group(cls=Commands)
 def cloud() -> None:
-    """Clouds that VMs can move to, and come home from."""
+    """Clouds that VMs can move to, between, and come home from."""
 
 
 @cloud.command("list")
@@ -56,36 +57,8 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
 @cloud.command()
 @click.argument("vm")
 @click.option("--to", required=True, metavar="PLACE", help="Cloud and region, such as aws:eu-west-1.")
-@click.option("--size", required=True, metavar="NAME", help="Instance size: `novacron cloud sizes PLACE`.")
 @click.option("--from", "source", metavar="HOST", help="Host that has the VM. Default: all hosts are asked.")
-@click.option("--zone", default="", metavar="NAME", help="Zone of the instance. Default: the provider's choice.")
-@click.option("--subnet", default="", metavar="ID", help="Subnet of the instance. Default: the provider's default.")
-@click.option("--security-group", "groups", multiple=True, metavar="ID", help="May be given again.")
-@click.option(
-    "--mode",
-    type=click.Choice(["auto", "cold", "warm"]),
-    default="auto",
-    show_default=True,
-    help="warm: copied while it runs, in rounds; short downtime, more bytes. cold: shut down first; one copy. auto: "
-    "warm where it can be.",
-)
-@click.option(
-    "--downtime",
-    type=float,
-    default=120,
-    show_default=True,
-    metavar="SECONDS",
-    help="Goal for the cut-over of a warm move: rounds go on until the last one is expected to fit.",
-)
-@click.option("--rounds", type=int, default=10, show_default=True, help="The most rounds before the cut-over.")
-@click.option(
-    "--cut-over",
-    type=click.Choice(["now", "manual"]),
-    default="now",
-    show_default=True,
-    help="now: when the goal is in reach. manual: keep the copy fresh until `novacron cloud cut-over VM`. A time or "
-    "windows: by JSON, docs/workflows/move-to-cloud.md.",
-)
+@cloud_options.into()
 @click.option(
     "--stop-within",
     type=float,
@@ -95,24 +68,21 @@ def sizes(face: Face, place: str, as_json: bool) -> None:
     help="For the guest to shut down at the cut-over. One that does not is not cut over.",
 )
 @click.option("--cut-power", is_flag=True, help="Cut the power of a guest that does not shut down in time.")
-@click.option(
-    "--keep-source-for",
-    type=float,
-    default=86400,
-    show_default=True,
-    metavar="SECONDS",
-    help="Keep the source, shut off, to roll back to.",
+@cloud_options.how(
+    "docs/workflows/move-to-cloud.md",
+    mode="warm: copied while it runs, in rounds; short downtime, more bytes. cold: shut down first; one copy. auto: "
+    "warm where it can be.",
+    kept="Keep the source, shut off, to roll back to.",
+    then="What becomes of the source's definition and disks after that.",
 )
 @click.option(
-    "--then",
-    type=click.Choice(["keep", "remove"]),
-    default="keep",
+    "--cache",
+    type=click.Choice(["on", "read", "off"]),
+    default="on",
     show_default=True,
-    help="What becomes of the source's definition and disks after that.",
+    help="Where the place keeps bases: on: start from one, and leave one behind (it costs storage, and holds what the "
+    "VM's disks hold). read: leave none. off: neither.",
 )
-@click.option("--dry-run", is_flag=True, help="Show steps, bytes, times, costs and blockers; start nothing.")
-@click.option("--detach", is_flag=True, help="Start it and return at once.")
-@as_json
 @click.pass_obj
 def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json: bool, **wishes: Any) -> None:
     """Move VM to a cloud. Returns when it runs there (the source is kept for a while), or has failed.
@@ -126,14 +96,14 @@ def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json:
         return
 
     async def work(nova: NovaCron) -> CloudStanding:
-        return await _watched(await Clouds(nova).move(wanted), detach, as_json)
+        return await watched(await Clouds(nova).move(wanted), detach, as_json)
 
     seen = face.run(work)
     if as_json:
         show.json_line(seen.model_dump(mode="json"))
     elif seen.stage in ("kept", "done"):
         show_clouds.arrived(vm, seen)
-    _waits(seen, as_json)
+    waits(seen, as_json)
 
 
 @cloud.command()
@@ -149,24 +119,6 @@ def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json:
 @click.option("--bridge", metavar="NAME", help="Likewise, instead of a network.")
 @click.option("--autostart", is_flag=True, help="libvirt starts VM with its host from then on.")
 @click.option(
-    "--mode",
-    type=click.Choice(["auto", "cold", "warm"]),
-    default="auto",
-    show_default=True,
-    help="warm: brought while it runs, in rounds. cold: stopped first; one copy. auto: warm where it can be.",
-)
-@click.option(
-    "--downtime", type=float, default=120, show_default=True, metavar="SECONDS", help="Goal for the cut-over."
-)
-@click.option("--rounds", type=int, default=10, show_default=True, help="The most rounds before the cut-over.")
-@click.option(
-    "--cut-over",
-    type=click.Choice(["now", "manual"]),
-    default="now",
-    show_default=True,
-    help="As of `cloud move`. A time or windows: by JSON, docs/workflows/move-from-cloud.md.",
-)
-@click.option(
     "--stop-within",
     type=float,
     default=120,
@@ -174,24 +126,12 @@ def move(face: Face, /, vm: str, groups: tuple[str, ...], detach: bool, as_json:
     metavar="SECONDS",
     help="For the guest to shut down on the host when it is rolled back; then its power is cut.",
 )
-@click.option(
-    "--keep-source-for",
-    type=float,
-    default=86400,
-    show_default=True,
-    metavar="SECONDS",
-    help="Keep the instance, stopped, to roll back to.",
+@cloud_options.how(
+    "docs/workflows/move-from-cloud.md",
+    mode="warm: brought while it runs, in rounds. cold: stopped first; one copy. auto: warm where it can be.",
+    kept="Keep the instance, stopped, to roll back to.",
+    then="What becomes of the instance after that; remove: it is terminated.",
 )
-@click.option(
-    "--then",
-    type=click.Choice(["keep", "remove"]),
-    default="keep",
-    show_default=True,
-    help="What becomes of the instance after that; remove: it is terminated.",
-)
-@click.option("--dry-run", is_flag=True, help="Show steps and blockers; start nothing.")
-@click.option("--detach", is_flag=True, help="Start it and return at once.")
-@as_json
 @click.pass_obj
 def bring(face: Face, /, vm: str, detach: bool, as_json: bool, **wishes: Any) -> None:
     """Bring VM from a cloud to a host. Returns when it runs there (the instance is kept, stopped), or has failed.
@@ -204,14 +144,14 @@ def bring(face: Face, /, vm: str, detach: bool, as_json: bool, **wishes: Any) ->
         return
 
     async def work(nova: NovaCron) -> CloudStanding:
-        return await _watched(await Clouds(nova).bring(wanted), detach, as_json)
+        return await watched(await Clouds(nova).bring(wanted), detach, as_json)
 
     seen = face.run(work)
     if as_json:
         show.json_line(seen.model_dump(mode="json"))
     elif seen.stage in ("kept", "done"):
         show_clouds.came_home(vm, seen)
-    _waits(seen, as_json)
+    waits(seen, as_json)
 
 
 @cloud.command()
@@ -286,6 +226,9 @@ def cancel(face: Face, vm: str, reason: str, as_json: bool) -> None:
     _tell(face, vm, as_json, lambda move: move.cancel(reason))
 
 
+cloud.add_command(cloud_cache.cache)
+
+
 def _request(vm: str, groups: tuple[str, ...], wishes: dict[str, Any]) -> CloudMoveRequest:
     network = {"zone": wishes.pop("zone"), "subnet": wishes.pop("subnet"), "security_groups": groups}
     try:
@@ -303,7 +246,7 @@ def _bring_request(vm: str, wishes: dict[str, Any]) -> CloudBringRequest:
         raise InvalidInput(complaints(error, CloudBringRequest, _BRING_EXAMPLE)) from None
 
 
-def _waits(seen: CloudStanding, as_json: bool) -> None:
+def waits(seen: CloudStanding, as_json: bool) -> None:
     """A cut-over failed and was undone: people say how to go on."""
     if seen.why and not as_json:
         raise MigrationFailed(seen.why, "The move waits: `novacron cloud cut-over` or `cloud cancel`.")
@@ -341,7 +284,7 @@ def _plan_bringing(face: Face, wanted: CloudBringRequest, as_json: bool) -> None
         click.get_current_context().exit(Refused.exit_code)
 
 
-async def _watched(move: Steerable, detach: bool, as_json: bool) -> CloudStanding:
+async def watched(move: Steerable, detach: bool, as_json: bool) -> CloudStanding:
     """Until it rests. Raises how it failed."""
     if detach:
         return await move.standing()

@@ -8,8 +8,11 @@ from pathlib import Path
 
 from activities.accounts import Accounts
 from activities.cloud_disks import CloudDiskActivities
+from clouds.adapters import connect
+from clouds.capabilities import Adapter
 from clouds.disks.content import BLOCK, RawFile
-from models.clouds import CloudSettings
+from clouds.kvm.connection import Connection
+from models.clouds import CloudAccounts, CloudSettings
 from models.disks import DiskImage
 from models.host import HostSettings
 from models.migration import VmRef
@@ -124,6 +127,21 @@ class FakeConnection:
         return "<capabilities><host><uuid>u</uuid></host></capabilities>"
 
 
+_CONNECTED: dict[str, Adapter] = {}
+
+
+def accounts(settings: CloudAccounts) -> Accounts:
+    """Adapters are shared between tests, since an SDK takes a second to build its clients. They remember nothing."""
+
+    def connected(each: CloudSettings) -> Adapter:
+        key = each.model_dump_json()
+        if key not in _CONNECTED:
+            _CONNECTED[key] = connect(each)
+        return _CONNECTED[key]
+
+    return Accounts(settings, "the test", connected)
+
+
 @dataclass
 class Source:
     folder: Path
@@ -131,6 +149,7 @@ class Source:
     vm: str = "counter"
     blocks: int = 12
     domain: FakeDomain = field(init=False)
+    settings: HostSettings = field(init=False)
     activities: CloudDiskActivities = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,8 +160,7 @@ class Source:
 
     def restart(self) -> None:
         """The worker is another process."""
-        state = self.folder / "state"
-        settings = HostSettings.model_validate(
+        self.settings = HostSettings.model_validate(
             {
                 "site": "lab",
                 "host": "host-a",
@@ -150,12 +168,13 @@ class Source:
                 "tls": {"certificate": "/c", "key": "/k", "authority": "/a"},
                 "clouds": [self.cloud.model_dump()],
             }
-        ).model_copy(update={"state_dir": str(state)})
+        ).model_copy(update={"state_dir": str(self.folder / "state")})
         self.activities = CloudDiskActivities(
-            settings,
-            opener=lambda _: FakeConnection(self.domain),  # type: ignore[arg-type,return-value]
-            accounts=Accounts(settings.clouds, "the test"),
+            self.settings, opener=self.opener, accounts=accounts(self.settings.clouds)
         )
+
+    def opener(self, _: str) -> Connection:
+        return FakeConnection(self.domain)  # type: ignore[return-value]
 
     @property
     def image(self) -> DiskImage:

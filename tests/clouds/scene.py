@@ -35,8 +35,6 @@ class Calls:
     """That the suite makes one of; some clouds have no more than one."""
     gives_disks_up: bool = True
     """A disk that came whole can still end badly. Elsewhere only an image of it can."""
-    checked_when_opened: bool = False
-    """A disk comes as a whole, and is checked, before its first block is read. Elsewhere each block is."""
     snapshots_of_stopped: bool = False
     """A snapshot is made of the disk of an instance that is stopped. Elsewhere of any."""
     priced: bool = True
@@ -49,6 +47,9 @@ class Calls:
     """A creation whose answer was lost is asked for again. Elsewhere it is looked for first, and found."""
     addressed: bool = True
     """An instance that runs has an address without its guest's help."""
+    put_object: str = ""
+    """Into the index of the cache, and..."""
+    list_objects: str = ""
     deltas_are_of_one_line: bool = True
     """The cloud knows what an imported delta and its base have in common. Elsewhere only snapshots of one disk have."""
 
@@ -77,6 +78,9 @@ class Cloud(Protocol):
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         """As the instance's guest does."""
+
+    def small_pages(self) -> None:
+        """Lists of objects come two at a time."""
 
 
 @dataclass

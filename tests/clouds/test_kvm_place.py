@@ -11,11 +11,11 @@ import pytest
 from clouds import tokens
 from clouds.adapters import connect
 from clouds.capabilities import Adapter, ImageImport
-from clouds.disks.content import BLOCK
+from clouds.disks.content import BLOCK, touched
 from clouds.errors import BadDisk, Busy, Conflict, Invalid, NotFound, Unavailable
 from clouds.kvm.place.domain import Mark, compose
 from clouds.kvm.place.store import Store
-from models.clouds import CallSettings, ImageOrder, InstanceOrder, KvmSettings, KvmSize
+from models.clouds import CallSettings, DeltaOrder, ImageOrder, InstanceOrder, KvmSettings, KvmSize
 from tests.clouds.scene import Journal, Killed, ignore, order, small_disk, token
 
 
@@ -74,6 +74,26 @@ def test_a_block_that_the_storage_lost_is_seen_before_the_disk_is_ready(
     with pytest.raises(Conflict):
         images.import_disk(order(), small_disk(), ignore, journal.kept[-1])
     assert images.get_snapshot(disk).state == "pending"
+
+
+def test_a_disk_of_the_folder_is_read_as_one_likes_and_tells_where_it_differs(
+    adapter: Adapter, images: ImageImport
+) -> None:
+    export, delta = adapter.image_export, adapter.block_delta
+    assert export is not None
+    assert delta is not None
+    source = small_disk()
+    base = images.import_disk(order(), source, ignore).disk
+    source.write(5 * BLOCK, b"new")
+    source.zero(7 * BLOCK, BLOCK)
+    wish = DeltaOrder(name="vm-1-vda", token=token("move/lab/vm-1", "round/1"), base=base)
+    disk = delta.import_delta(wish, source, ((5 * BLOCK, 5), (7 * BLOCK, 5)), ignore).disk
+    assert delta.changed(base, disk) == ((5 * BLOCK, BLOCK), (7 * BLOCK, BLOCK))
+    with export.open_disk(disk) as shown:
+        assert set(touched(shown.size, shown.data())) == set(source.blocks())
+        for index in (12, 5, 7):
+            assert shown.read(index * BLOCK, 1000) == source.read(index * BLOCK, 1000)
+        assert shown.read(3 * BLOCK - 5, 10) == source.read(3 * BLOCK - 5, 10)
 
 
 def test_a_damaged_record_is_told_and_not_guessed(images: ImageImport, settings: KvmSettings) -> None:

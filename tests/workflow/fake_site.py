@@ -75,7 +75,7 @@ from models.shares import Capacities
 from models.slots import SlotLimits
 from models.steering import SteerMove
 from tests.workflow.fake_bring import FakeArrivals, FakeInstances
-from tests.workflow.fake_cloud import CloudState, FakeCloud, FakeCloudDisks
+from tests.workflow.fake_cloud import CloudState, FakeBases, FakeCache, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_leases import MemoryLeases
@@ -172,6 +172,8 @@ class FakeHost:
         self.cloud = FakeCloudDisks(self)
         self.cloud_work: object = self.cloud
         """What sends this host's disks to a cloud."""
+        self.base_work: object = FakeBases(self)
+        """What lets them stay there."""
         self.arrivals = FakeArrivals(self)
         self.arrival_work: object = self.arrivals
         """What brings disks from a cloud to this host."""
@@ -375,6 +377,8 @@ class FakeSite:
         self.cloud_steps: dict[str, Step] = {}
         self.cloud_work: object = FakeCloud(self)
         """What does a control worker's work in clouds."""
+        self.cache_work: object = FakeCache(self)
+        """And with what stays there."""
         self.instance_work: object = FakeInstances(self)
         """And on instances that come home."""
         self.transfers = FakeTransfers(self)
@@ -469,6 +473,7 @@ class FakeSite:
                         *activities_of(leases),
                         *activities_of(FakeTell(self)),
                         *activities_of(self.cloud_work),
+                        *activities_of(self.cache_work),
                         *activities_of(self.instance_work),
                         *activities_of(self.transfer_work),
                         OpeningActivities().next_opening,
@@ -510,6 +515,7 @@ class FakeSite:
                 *activities_of(host),
                 *activities_of(host.planning),
                 *activities_of(host.cloud_work),
+                *activities_of(host.base_work),
                 *activities_of(host.arrival_work),
                 *activities_of(FakeSurvivor(host)),
                 *activities_of(FakeSteering(host)),

@@ -11,6 +11,8 @@ from temporalio.testing import WorkflowEnvironment
 
 from activities.cloud import CloudActivities
 from activities.cloud_arrivals import CloudArrivalActivities
+from activities.cloud_bases import CloudBaseActivities
+from activities.cloud_cache import CloudCacheActivities
 from activities.cloud_disks import CloudDiskActivities
 from activities.cloud_instances import CloudInstanceActivities
 from activities.cloud_transfers import CloudTransferActivities
@@ -26,7 +28,7 @@ from activities.telling import TellActivities
 from bench.simulated.host import SimulatedFleetHost, SimulatedHost
 from models.host import HostSettings
 from tests.workflow.fake_bring import FakeArrivals, FakeInstances
-from tests.workflow.fake_cloud import FakeCloud, FakeCloudDisks
+from tests.workflow.fake_cloud import FakeBases, FakeCache, FakeCloud, FakeCloudDisks
 from tests.workflow.fake_events import FakeEvents, FakeTell
 from tests.workflow.fake_host import FakeFleetHost, FakeSteering, FakeSurvivor, FakeSwitch
 from tests.workflow.fake_planning import FakePlanning
@@ -50,6 +52,8 @@ PAIRS = [
     (FakeFleetHost, FleetHostActivities),
     (FakeCloudDisks, CloudDiskActivities),
     (FakeCloud, CloudActivities),
+    (FakeBases, CloudBaseActivities),
+    (FakeCache, CloudCacheActivities),
     (FakeArrivals, CloudArrivalActivities),
     (FakeInstances, CloudInstanceActivities),
     (FakeTransfers, CloudTransferActivities),
@@ -64,6 +68,7 @@ OF_A_HOST = (
     SwitchActivities,
     FleetHostActivities,
     CloudDiskActivities,
+    CloudBaseActivities,
     CloudArrivalActivities,
 )
 

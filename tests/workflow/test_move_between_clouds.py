@@ -39,7 +39,7 @@ def site(site: FakeSite) -> FakeSite:
 
 
 async def begin(site: FakeSite, **more: Any) -> Handle:
-    wanted = {"vm": VM, "source": PLACE, "to": FAR, "size": "t3.micro", **more}
+    wanted = {"vm": VM, "source": PLACE, "to": FAR, "size": "t3.micro", "rounds": 2, **more}
     return await site.client.start_workflow(MoveBetweenClouds.run, wanted, id=site.id, task_queue=site.queue)
 
 
@@ -102,9 +102,9 @@ async def test_an_instance_goes_in_rounds_and_then_runs_in_the_other_cloud_only(
     assert (record.host, record.operation) == ("cloud.azure.westeurope", "")
 
 
-@pytest.mark.parametrize("why", ["asked for", "no deltas out", "no deltas in", "stopped"])
+@pytest.mark.parametrize("why", ["asked for", "no deltas in", "stopped"])
 async def test_what_cannot_go_warm_goes_cold_and_once(site: FakeSite, why: str) -> None:
-    site.cloud.warm, site.far.warm = why != "no deltas out", why != "no deltas in"
+    site.far.warm = why != "no deltas in"
     if why == "stopped":
         site.cloud.instances[INSTANCE] = ("", "stopped", 7)
     async with site.working():
@@ -128,16 +128,12 @@ async def test_a_dry_run_tells_costs_and_touches_nothing(site: FakeSite) -> None
     at_its_source(site)
 
 
-@pytest.mark.parametrize("why", ["no export", "no instance", "size", "warm", "a host has it"])
+@pytest.mark.parametrize("why", ["no export", "warm", "a host has it"])
 async def test_what_stands_in_the_way_is_said_before_anything_starts(site: FakeSite, why: str) -> None:
     more: dict[str, Any] = {}
     match why:
         case "no export":
             site.cloud.export = False
-        case "no instance":
-            more = {"instance": "i-none"}
-        case "size":
-            more = {"size": "t3.giant"}
         case "warm":
             site.far.warm, more = False, {"mode": "warm"}
         case "a host has it":
@@ -152,7 +148,7 @@ async def test_what_stands_in_the_way_is_said_before_anything_starts(site: FakeS
 
 @pytest.mark.parametrize(
     ("more", "field"),
-    [({"to": PLACE}, "same place"), ({"source": "mars:1"}, "source"), ({"to": "azure"}, "to"), ({"size": 5}, "size")],
+    [({"to": PLACE}, "same place"), ({"source": "mars:1"}, "source"), ({"size": 5}, "size")],
 )
 async def test_wrong_input_names_the_field(site: FakeSite, more: dict[str, Any], field: str) -> None:
     async with site.working():
@@ -161,7 +157,7 @@ async def test_wrong_input_names_the_field(site: FakeSite, more: dict[str, Any],
     assert field in error.message
 
 
-@pytest.mark.parametrize("step", ["make_cloud_image", "run_instance", "end_instance once", "not well", "meddled with"])
+@pytest.mark.parametrize("step", ["run_instance", "end_instance once", "not well", "meddled with"])
 async def test_a_failed_cut_over_is_undone_and_the_next_one_brings_differences_only(site: FakeSite, step: str) -> None:
     def meddle() -> None:
         token, _, holds = site.cloud.instances[INSTANCE]
@@ -201,9 +197,7 @@ async def test_when_an_undo_is_not_certain_people_are_told_and_nothing_is_starte
     assert site.cloud.two_copies == []
 
 
-@pytest.mark.parametrize(
-    "step", ["snapshot_volume", "far.transfer_disk", "stop_instance", "far.make_cloud_image", "far.check_instance"]
-)
+@pytest.mark.parametrize("step", ["snapshot_volume", "far.transfer_disk", "stop_instance", "far.check_instance"])
 async def test_a_cancel_leaves_the_instance_running_and_nothing_behind(site: FakeSite, step: str) -> None:
     site.cloud_steps[step] = held = Step(release=asyncio.Event(), times=1)
     async with site.working():
@@ -248,9 +242,11 @@ async def test_a_manual_cut_over_waits_with_a_fresh_copy_and_tests_meanwhile(
     assert state(site) == "stopped"
 
 
+@pytest.mark.parametrize("recorded", [True, False])
 async def test_a_roll_back_stops_the_new_instance_before_the_old_one_runs(
-    site: FakeSite, temporal: WorkflowEnvironment
+    site: FakeSite, temporal: WorkflowEnvironment, recorded: bool
 ) -> None:
+    """Also when the owner records were away at the cut-over, and do not know of it."""
     wish = CloudTransferRequest(vm=VM, source=PLACE, to=FAR, size="t3.micro")
     clouds = Clouds(NovaCron(site.client, site.name))
     async with site.working():
@@ -260,6 +256,9 @@ async def test_a_roll_back_stops_the_new_instance_before_the_old_one_runs(
         async with asyncio.timeout(40):
             seen = [each async for each in move.follow(every=0.05)][-1]
         assert (seen.stage, seen.runs_on) == ("kept", FAR)
+        if not recorded:
+            lagging = site.leases.records[UUID].model_copy(update={"host": "cloud.aws.eu-west-1"})
+            site.leases.records[UUID] = lagging
         await clouds.at(VM).roll_back("it is slow there")
         result = await move.result()
     assert result.rolled_back

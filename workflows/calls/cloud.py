@@ -10,6 +10,7 @@ from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 from models import queues
+from models.cloud_cache import BasesKept, BasesWeighed, CacheReport, CacheRequest, KeepBases, WeighBases
 from models.cloud_move import (
     CheckInstance,
     CloudPlaces,
@@ -44,6 +45,8 @@ from workflows.calls import deadlines
 
 with workflow.unsafe.imports_passed_through():
     from activities.cloud import CloudActivities
+    from activities.cloud_bases import CloudBaseActivities
+    from activities.cloud_cache import CloudCacheActivities
     from activities.cloud_disks import CloudDiskActivities
 
 _call = workflow.execute_activity_method
@@ -123,8 +126,18 @@ class SourceHost:
     async def start(self, order: StartSource) -> VmSighting:
         return await _call(CloudDiskActivities.start_source, order, **self._to(UNDO, f"let {order.vm.vm} run again"))
 
-    async def settle(self, move: str, ref: VmRef, disks: Sequence[DiskImage], *, remove: bool) -> SourceSettled:
-        order = SettleSource(move=move, vm=ref, disks=tuple(disks), remove=remove)
+    async def weigh_bases(self, order: WeighBases) -> BasesWeighed:
+        config = self._to(bounded(120, attempts=3, heartbeat=60), f"what would bases of {order.place} save?")
+        return await _call(CloudBaseActivities.weigh_bases, order, **config)
+
+    async def keep_bases(self, order: KeepBases) -> BasesKept:
+        config = self._to(bounded(3600, attempts=5, heartbeat=300), f"let disks stay in {order.place} as bases")
+        return await _call(CloudBaseActivities.keep_bases, order, **config)
+
+    async def settle(
+        self, move: str, ref: VmRef, disks: Sequence[DiskImage], place: str, *, remove: bool
+    ) -> SourceSettled:
+        order = SettleSource(move=move, vm=ref, disks=tuple(disks), remove=remove, place=place)
         what = f"remove {ref.vm} and its images" if remove else "forget rounds and ledgers"
         return await _call(CloudDiskActivities.settle_source, order, **self._to(SETTLE, what))
 
@@ -148,6 +161,10 @@ class CloudSite:
     async def report(self, size: str) -> PlaceReport:
         query = PlaceQuery(place=self._place, size=size)
         return await _call(CloudActivities.place_report, query, **self._to(ASK, f"sizes, quotas and prices for {size}"))
+
+    async def cache(self, wanted: CacheRequest) -> CacheReport:
+        config = self._to(bounded(3600, attempts=5, heartbeat=20), f"{wanted.action} what is kept as bases")
+        return await _call(CloudCacheActivities.look_at_cache, wanted, **config)
 
     async def make_image(self, order: MakeImage) -> CloudImage:
         config = self._to(bounded(3600, attempts=10, heartbeat=20), f"image {order.name}")

@@ -19,6 +19,7 @@ from models.migration import VmRef
 from workflows import errors
 from workflows.calls import cloud as calls
 from workflows.calls.cloud import SourceHost
+from workflows.cloud import figures
 from workflows.cloud.rounds import Round
 
 with workflow.unsafe.imports_passed_through():
@@ -29,10 +30,12 @@ REPEATS = 3
 
 
 class Copying:
-    def __init__(self, host: SourceHost, facts: SourceFacts, place: str, move: str) -> None:
+    def __init__(self, host: SourceHost, facts: SourceFacts, place: str, move: str, *, cached: bool = False) -> None:
+        """`cached`: disks may start from bases that the place keeps."""
         self._host = host
         self.facts = facts
         self._place = place
+        self._cached = cached
         self.move = move
         self.ref: VmRef = facts.vm
         self.sent: dict[str, DiskSent] = {}
@@ -58,6 +61,10 @@ class Copying:
     @property
     def sent_bytes(self) -> int:
         return sum(each.bytes for each in self.rounds)
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(disk.saved for disk in self.sent.values())
 
     async def round(self, obey: Callable[[], None]) -> None:
         """One round of the running VM: everything at first, then what changed. Raises ActivityError."""
@@ -85,7 +92,7 @@ class Copying:
         self._note(sent, began, "the VM was off")
 
     async def settle(self, *, remove: bool = False) -> None:
-        await self._host.settle(self.move, self.ref, self.facts.disks, remove=remove)
+        await self._host.settle(self.move, self.ref, self.facts.disks, self._place, remove=remove)
 
     def decided(self, reason: str) -> None:
         """Why, after the newest round."""
@@ -123,8 +130,13 @@ class Copying:
             base=before.disk if before else "",
             round=round,
             telling=telling and before is not None,
+            cached=self._cached and before is None,
         )
         done = await self._host.send(order, deadline)
+        if order.cached:
+            figures.cache_look(self._place, done)
+        elif before is not None:
+            done = done.model_copy(update={"cache": before.cache})
         self.sent[target] = done
         if done.disk not in self.made:
             self.made.append(done.disk)

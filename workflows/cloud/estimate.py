@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from models.cloud_cache import BasesWeighed
 from models.cloud_move import CloudMoveRequest, CloudPlan, Cost, IntoCloudRequest, PlaceReport, SourceFacts, cloud_of
 from models.clouds import Firmware, Price, Size
 from models.host import Finding
@@ -43,6 +44,7 @@ def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> Cl
         source=facts.host,
         place=wanted.to,
         warm=warm,
+        cached=offer.cache and wanted.cache != "off",
         steps=steps(wanted, facts, warm),
         findings=findings(wanted, facts, offer),
         disk_bytes=capacity,
@@ -51,6 +53,18 @@ def plan(wanted: CloudMoveRequest, facts: SourceFacts, offer: PlaceReport) -> Cl
         costs=costs(wanted, capacity, offer.prices),
         prices_as_of=offer.prices[0].as_of if offer.prices else None,
         prices_source=offer.prices[0].source if offer.prices else "",
+    )
+
+
+def with_bases(made: CloudPlan, weighed: BasesWeighed) -> CloudPlan:
+    """The same with what bases of the place would save."""
+    left = made.send_bytes - min(weighed.saved or 0, made.send_bytes)
+    return made.model_copy(
+        update={
+            "saved_bytes": weighed.saved,
+            "cache": weighed.reason,
+            "seconds": (round(left / FAST, 1), round(left / SLOW, 1)),
+        }
     )
 
 

@@ -4,7 +4,7 @@ the new one is seen to run."""
 
 from __future__ import annotations
 
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError
 
 from models.cloud_move import owner_of
 from models.cloud_transfer import CloudTransferRequest
@@ -75,10 +75,10 @@ class Handing(Trials):
         assert self._copy is not None
         wanted, copy = self._wanted, self._copy
         try:
-            copy.ref = await self._owner.take_from(self._site, copy.ref, owner_of(wanted.to), copy.ref.token)
+            copy.ref = await self._owner.retake(self._site, copy.ref, copy.ref.token, owner=owner_of(wanted.to))
             await crossing.stop_instance()
             await self._from.start(self._instance)
-        except (ActivityError, ApplicationError) as error:
+        except ActivityError as error:
             self._chronicle.note(
                 f"not rolled back: {errors.explain(error)[1]}. See whether instance {crossing.instance} is stopped "
                 f"before you start instance {self._instance} by hand"

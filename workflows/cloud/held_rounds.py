@@ -60,6 +60,11 @@ class HeldRounds:
         return self.rounds[0].bytes if self.rounds else 0
 
     @property
+    def saved_bytes(self) -> int:
+        """Disks of instances start from no base that is kept."""
+        return 0
+
+    @property
     def sent_bytes(self) -> int:
         return sum(each.bytes for each in self.rounds)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from temporalio.exceptions import ActivityError
 
+from models.cloud_cache import KeepBases
 from models.cloud_move import CloudMoveRequest, StartSource, owner_of
 from workflows import errors
 from workflows.calls.cloud import SourceHost
@@ -24,6 +25,8 @@ class Keeping(Trials):
 
     def __init__(self) -> None:
         super().__init__()
+        self._cached = False
+        self._kept_bases: tuple[str, ...] = ()
         self._copy: Copying | None = None
 
     def _copied(self) -> Copying | None:
@@ -38,7 +41,9 @@ class Keeping(Trials):
         assert self._copy is not None
         assert self._crossing is not None
         await self._owner.end(runs_on=owner_of(self._wanted.to))
-        await self._try("image and snapshots are left", self._crossing.clean)
+        if self._cached and self._wanted.cache == "on":
+            await self._try("its disks stay not as bases for others", self._keep_bases)
+        await self._try("image and snapshots are left", self._crossing.clean, self._kept_bases)
         await self._while_kept(f"runs in {self._wanted.to} as {self._crossing.instance}; the source is kept")
         self._rolled_back = self._give_back is not None and await self._back()
         remove = (
@@ -49,6 +54,17 @@ class Keeping(Trials):
         settled = await self._try("rounds, ledgers or images are left", self._copy.settle, remove=remove)
         self._removed = remove and settled
         await self._over()
+
+    async def _keep_bases(self) -> None:
+        assert self._copy is not None
+        copy = self._copy
+        order = KeepBases(
+            move=copy.move, place=self._wanted.to, vm=copy.ref, disks=copy.facts.disks, sent=copy.disks
+        )  # fmt: skip
+        told = await self._host.keep_bases(order)
+        self._kept_bases = told.disks
+        for reason in told.reasons:
+            self._chronicle.remark(f"cache: {reason}")
 
     async def _back(self) -> bool:
         """Stop the instance, and be sure of it; then the source runs again, and the record says so."""

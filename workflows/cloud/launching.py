@@ -3,7 +3,7 @@ or people are told, because two copies are worse than none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from temporalio import workflow
@@ -102,9 +102,10 @@ class Launching:
         await self.end_instance()
         await self._drop_image()
 
-    async def clean(self) -> None:
-        """The instance has its own volumes: image and snapshots are of no more use. Raises ActivityError."""
-        await self._cloud.remove(self._image, self._copies.made)
+    async def clean(self, kept: Sequence[str] = ()) -> None:
+        """The instance has its own volumes: image and snapshots are of no more use, but for those that are `kept` as
+        bases. Raises ActivityError."""
+        await self._cloud.remove(self._image, [disk for disk in self._copies.made if disk not in kept])
 
     def _source(self) -> tuple[str, str]:
         """(what would run again, how people start it)."""

@@ -40,7 +40,8 @@ class MoveToCloud(Keeping):
         self._host = SourceHost(self._site, facts.host)
         self._cloud = CloudSite(self._site, self._wanted.to)
         move = workflow.uuid4().hex[:16]
-        self._copy = Copying(self._host, facts, self._wanted.to, move)
+        self._cached = plan.cached
+        self._copy = Copying(self._host, facts, self._wanted.to, move, cached=plan.cached)
         self._source, self._runs_on = facts.host, facts.host
         self._copies = f"copying {len(facts.disks)} disks while the VM runs"
         return plan
@@ -80,6 +81,8 @@ class MoveToCloud(Keeping):
             source_removed=self._removed,
             downtime=round(self._downtime, 3),
             sent_bytes=copy.sent_bytes,
+            saved_bytes=copy.saved_bytes,
+            kept_bases=self._kept_bases,
             rounds=tuple(copy.reports),
             disks=copy.disks,
             notes=tuple(self._chronicle.notes),

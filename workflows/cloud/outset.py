@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from temporalio.exceptions import ActivityError
+
 from models import failures
+from models.cloud_cache import BasesWeighed, WeighBases
 from models.cloud_move import CloudMoveRequest, CloudPlan, SourceFacts
 from models.migration import VmRef
 from workflows import errors, request
@@ -24,7 +27,19 @@ async def survey(site: str, wanted: CloudMoveRequest) -> tuple[SourceFacts, Clou
     source = await _find(site, wanted)
     facts = await SourceHost(site, source).inspect(VmRef(vm=wanted.vm))
     offer = await CloudSite(site, wanted.to).report(wanted.size)
-    return facts, estimate.plan(wanted, facts, offer)
+    plan = estimate.plan(wanted, facts, offer)
+    if wanted.dry_run and plan.cached and plan.ok:
+        plan = estimate.with_bases(plan, await _weigh(site, source, wanted, facts))
+    return facts, plan
+
+
+async def _weigh(site: str, source: str, wanted: CloudMoveRequest, facts: SourceFacts) -> BasesWeighed:
+    """An estimate: nothing depends on it."""
+    order = WeighBases(place=wanted.to, vm=facts.vm, disks=facts.disks)
+    try:
+        return await SourceHost(site, source).weigh_bases(order)
+    except ActivityError as error:
+        return BasesWeighed(reason=f"the cache was not looked at: {errors.explain(error)[1]}"[:4000])
 
 
 def refuse(plan: CloudPlan) -> None:

@@ -46,6 +46,8 @@ class Copy(Protocol):
     def held(self) -> int: ...
     @property
     def sent_bytes(self) -> int: ...
+    @property
+    def saved_bytes(self) -> int: ...
     async def round(self, obey: Callable[[], None]) -> None: ...
     def decided(self, reason: str) -> None: ...
 
@@ -114,6 +116,7 @@ class Steered:
             runs_on=self._runs_on,
             rounds=tuple(copy.reports) if copy else (),
             sent_bytes=copy.sent_bytes if copy else 0,
+            saved_bytes=copy.saved_bytes if copy else 0,
             disks=copy.disks if copy else (),
             instance=self._instance_id(),
             why=self._why[:4000],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -42,7 +42,7 @@ class Attempt(Protocol):
 P = TypeVar("P", bound=Plan)
 
 
-class Undertaking(Readiness):
+class Undertaking(Readiness, ABC):
     """Base of all moves to, from and between clouds, which say how each step is done."""
 
     _copies = ""

@@ -74,10 +74,11 @@ class Ownership:
         self._keeping = asyncio.create_task(self._keep())
         return ref.model_copy(update={"token": self._lease.token})
 
-    async def retake(self, site: str, ref: VmRef, above: int, *hosts: Host) -> VmRef:
-        """The VM under a new token, wherever its record says it is: for an operation that gives it back."""
+    async def retake(self, site: str, ref: VmRef, above: int, *hosts: Host, owner: str = "") -> VmRef:
+        """The VM under a new token, wherever its record says it is: for an operation that gives it back. `owner` is
+        noted where no host has it."""
         self._site = site
-        self._lease = await Leases(site).take(wish(site, ref, hosts[0].name, above))
+        self._lease = await Leases(site).take(wish(site, ref, hosts[0].name if hosts else owner, above))
         self._keeping = asyncio.create_task(self._keep())
         ref = ref.model_copy(update={"token": self._lease.token})
         for host in hosts:

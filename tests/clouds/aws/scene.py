@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from clouds.adapters import connect
 from clouds.aws.session import AwsSession
-from models.clouds import AwsSettings, CallSettings
+from models.clouds import AwsCache, AwsSettings, CallSettings
+from tests.clouds.aws.objects import BUCKET
 from tests.clouds.aws.server import AwsServer
 from tests.clouds.faults import FaultPlan
 from tests.clouds.scene import Calls
@@ -21,6 +22,8 @@ class AwsCloud:
         reboot="RebootInstances",
         get="DescribeInstances",
         list="DescribeInstances",
+        put_object="PutObject",
+        list_objects="ListObjectsV2",
     )
     size = "t3.micro"
 
@@ -29,6 +32,7 @@ class AwsCloud:
         self.settings = AwsSettings(
             region="us-east-1",
             endpoint_url=server.url,
+            cache=AwsCache(bucket=BUCKET),
             calls=CallSettings(attempts=3, parallel=4, poll=0.01, finish_within=30, read_timeout=20),
         )
         self.adapter = connect(self.settings)
@@ -51,3 +55,6 @@ class AwsCloud:
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         self.server.strict.guest_writes(volume, index, data)
+
+    def small_pages(self) -> None:
+        self.server.objects.page = 2

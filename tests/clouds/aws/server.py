@@ -23,8 +23,9 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Request, Response
 
 from tests.clouds.aws.ebs import StrictEbs
+from tests.clouds.aws.objects import StrictS3
 from tests.clouds.aws.pricing import Prices
-from tests.clouds.aws.wire import AwsFault, Call, Drift, read, strays, write, write_fault
+from tests.clouds.aws.wire import AwsFault, Call, Drift, read, scope_of, strays, write, write_fault
 from tests.clouds.faults import FaultPlan, Kind
 
 OWN = {name for name in vars(StrictEbs) if name[0].isupper()}
@@ -40,6 +41,9 @@ FAULTS: dict[tuple[str, Kind], AwsFault] = {
     ),
     ("ec2", "permission"): AwsFault("UnauthorizedOperation", "You are not authorized to perform this operation.", 403),
     ("ebs", "permission"): AwsFault("AccessDeniedException", "Not authorized.", 403, "UNAUTHORIZED_ACCOUNT"),
+    ("s3", "throttle"): AwsFault("SlowDown", "Please reduce your request rate.", 503),
+    ("s3", "permission"): AwsFault("AccessDenied", "Access Denied", 403),
+    ("s3", "unavailable"): AwsFault("InternalError", "We encountered an internal error.", 500),
     ("ec2", "expired"): AwsFault("RequestExpired", "Request has expired."),
     ("ebs", "expired"): AwsFault("ExpiredTokenException", "The security token included in the request is expired", 403),
     ("ec2", "unavailable"): AwsFault("Unavailable", "The server is overloaded.", 503),
@@ -58,7 +62,7 @@ class AwsServer:
     """Listens on a free port of the loopback. `drift` collects what did not fit the model: tests want it empty."""
 
     def __init__(self) -> None:
-        self.strict, self.prices = StrictEbs(), Prices()
+        self.strict, self.objects, self.prices = StrictEbs(), StrictS3(), Prices()
         self.faults = FaultPlan()
         self.drift: list[str] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -82,7 +86,7 @@ class AwsServer:
         for backend in _backends():
             backend.reset()
         self.strict, self.faults, self.drift, self._runs = StrictEbs(), FaultPlan(), [], {}
-        self.prices = Prices()
+        self.objects, self.prices = StrictS3(), Prices()
 
     def instances(self) -> list[str]:
         """Ids of those that are not terminated."""
@@ -93,7 +97,8 @@ class AwsServer:
         request.get_data(cache=True, parse_form_data=False)
         body = request.get_data()
         try:
-            call = read(_again(environ, body))
+            fresh = _again(environ, body)
+            call = self.objects.read(fresh) if scope_of(fresh)[3:4] == ["s3"] else read(fresh)
             kind = self.faults.next(call.name)
             if kind == "drop":
                 return _hang_up(environ)
@@ -113,7 +118,10 @@ class AwsServer:
                 raise FAULTS[call.service, kind]  # type: ignore[index]
             if kind == "fail":
                 self.strict.fail_next.add(call.name)
-            if call.name in OWN and not (call.name == "CreateTags" and call.params["Resources"][0].startswith("i-")):
+            if call.service == "s3":
+                with self._lock:
+                    answer = self.objects.answer(call)
+            elif call.name in OWN and not (call.name == "CreateTags" and call.params["Resources"][0].startswith("i-")):
                 with self._lock:
                     answer = write(call, getattr(self.strict, call.name)(call.params))
             elif call.service == "servicequotas":
@@ -123,7 +131,7 @@ class AwsServer:
             else:
                 answer = self._of_moto(call, environ, body)
         except AwsFault as fault:
-            return write_fault(call, fault)
+            return self.objects.fault(fault) if call.service == "s3" else write_fault(call, fault)
         if kind == "damage":
             data = answer.get_data()
             answer.set_data(bytes([data[0] ^ 1]) + data[1:])

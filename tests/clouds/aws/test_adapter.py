@@ -102,6 +102,16 @@ def test_the_documented_policy_allows_what_the_adapter_calls_and_no_more() -> No
     assert {f"{service.replace('-', '')}:{name.replace('_', '')}" for service, name in calls} == allowed
 
 
+def test_the_documented_policy_of_the_bucket_allows_what_the_cache_calls_and_no_more() -> None:
+    page = (ROOT / "docs" / "cloud-cache.md").read_text()
+    policy = json.loads(page.split("## Permissions on AWS")[1].split("```json\n")[1].split("```")[0])
+    allowed = {action for statement in policy["Statement"] for action in statement["Action"]}
+    code = "\n".join(path.read_text() for path in (ROOT / "clouds" / "aws").glob("*.py"))
+    calls = set(re.findall(r'"s3",\s*"([a-z0-9_]+)"', code))
+    assert calls == {"put_object", "get_object", "delete_object", "list_objects_v2"}
+    assert allowed == {"s3:PutObject", "s3:GetObject", "s3:DeleteObject", "s3:ListBucket"}
+
+
 def test_a_region_without_prices_has_none() -> None:
     assert of("aws", "us-east-1")
     assert of("aws", "eu-west-1") == ()

@@ -63,7 +63,7 @@ class Call:
 
 def read(request: Request) -> Call:
     """Raises Drift when the request does not fit the model or is not signed."""
-    scope = request.headers.get("Authorization", "").partition("Credential=")[2].split(",")[0].split("/")
+    scope = scope_of(request)
     if len(scope) != 5 or "Signature=" not in request.headers["Authorization"] or scope[3] not in SERVICES:
         raise Drift(f"not signed for a known service: {request.headers.get('Authorization')!r}")
     name, protocol = SERVICES[scope[3]]
@@ -87,7 +87,7 @@ def read(request: Request) -> Call:
             "url_params": getattr(finder, "uri_match", {}),
         }
     )
-    _judge(params, operation_model.input_shape, f"request of {operation}")
+    judge(params, operation_model.input_shape, f"request of {operation}")
     if protocol == "ec2":
         known = {_ec2_key(m, s) for m, s in operation_model.input_shape.members.items()} | {"Action", "Version"}
         for key in request.values:
@@ -96,11 +96,16 @@ def read(request: Request) -> Call:
     return Call(scope[3], operation_model, params)
 
 
+def scope_of(request: Request) -> list[str]:
+    """Of its signature: key, day, region, service, version."""
+    return request.headers.get("Authorization", "").partition("Credential=")[2].split(",")[0].split("/")
+
+
 def write(call: Call, result: dict[str, Any]) -> Response:
     """Raises Drift when the result does not fit the model."""
     shape = call.operation.output_shape
     payload = shape.serialization.get("payload") if shape else None
-    _judge({k: v for k, v in result.items() if k != payload}, shape, f"answer of {call.name}")
+    judge({k: v for k, v in result.items() if k != payload}, shape, f"answer of {call.name}")
     name, protocol = SERVICES[call.service]
     told = get_serializer_class(name, protocol)(operation_model=call.operation).serialize(result)
     status = call.operation.http.get("responseCode", 200)
@@ -157,7 +162,7 @@ def _ec2_key(name: str, shape: Shape) -> str:
     return told[0].upper() + told[1:]
 
 
-def _judge(value: dict[str, Any], shape: Shape | None, what: str) -> None:
+def judge(value: dict[str, Any], shape: Shape | None, what: str) -> None:
     if shape is None:
         if value:
             raise Drift(f"{what} has {sorted(value)}, and the model has nothing there")

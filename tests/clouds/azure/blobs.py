@@ -91,6 +91,9 @@ class Blobs:
         self.listed = 10_000
         self._made = 0
 
+    def name(self, asked: Asked) -> str:
+        return asked.name()
+
     def grant(self, blob: Blob, access: str) -> str:
         self._made += 1
         path = f"/md-impexp-fake/{self._made:012x}/abcd"

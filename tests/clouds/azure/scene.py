@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from clouds.adapters import connect
 from clouds.azure.session import AzureSession
-from models.clouds import AzureSettings, CallSettings
+from models.clouds import AzureCache, AzureSettings, CallSettings
 from tests.clouds.azure.arm import GROUP, REGION, SUBNET, SUBSCRIPTION
+from tests.clouds.azure.container import PATH
 from tests.clouds.azure.server import AzureServer
 from tests.clouds.faults import FaultPlan
 from tests.clouds.scene import Calls
@@ -24,6 +25,8 @@ class AzureCloud:
         reboot="POST virtualMachines/restart",
         get="GET virtualMachines",
         list="GET virtualMachines",
+        put_object="PUT object",
+        list_objects="GET objects",
         limited=("PUT disks", 0),
         images_hold_disks=False,
         deltas_are_of_one_line=False,
@@ -38,6 +41,7 @@ class AzureCloud:
             resource_group=GROUP,
             subnet=SUBNET,
             endpoint_url=server.url,
+            cache=AzureCache(container=f"{server.url}{PATH}"),
             calls=CallSettings(attempts=3, parallel=4, poll=0.01, finish_within=30, read_timeout=20),
         )
         self.adapter = connect(self.settings)
@@ -66,3 +70,6 @@ class AzureCloud:
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         self.server.arm.guest_writes(volume, index, data)
+
+    def small_pages(self) -> None:
+        self.server.container.page = 2

@@ -30,7 +30,8 @@ from tests.clouds.azure.arm import (
     told,
     usages,
 )
-from tests.clouds.azure.blobs import Answer, Asked
+from tests.clouds.azure.blobs import Answer, Asked, Blobs
+from tests.clouds.azure.container import PATH, Container
 from tests.clouds.azure.wire import AzureFault, Drift, judge_answer, judge_request
 from tests.clouds.faults import FaultPlan, Kind
 
@@ -95,6 +96,7 @@ class AzureServer:
     def reset(self) -> None:
         """A fresh resource group."""
         self.arm, self.faults, self.drift = StrictArm(self.url), FaultPlan(), list[str]()
+        self.container = Container()
         self.pause = 0.0
         """Seconds of Retry-After in throttled answers and of operations; who comes earlier is drift."""
         self._not_before: dict[str, float] = {}
@@ -105,7 +107,9 @@ class AzureServer:
             if urlsplit(asked.url).path == "/identity":
                 return self._token(asked)
             if urlsplit(asked.url).path.startswith("/md-impexp"):
-                return self._of_blobs(asked)
+                return self._of_storage(asked, self.arm.blobs)
+            if urlsplit(asked.url).path.startswith(PATH):
+                return self._of_storage(asked, self.container)
             return self._of_arm(asked)
         except Exception as error:  # a bug of the fake is a failure of the test as well
             self.drift.append(f"{type(error).__name__}: {error}")
@@ -114,13 +118,13 @@ class AzureServer:
     def _token(self, asked: Asked) -> Answer:
         if asked.headers.get("x-identity-header") != IDENTITY:
             raise Drift("somebody else asks for tokens")
-        if asked.query.get("resource") != "https://management.azure.com":
+        if asked.query.get("resource") not in ("https://management.azure.com", "https://storage.azure.com"):
             raise Drift(f"a token for {asked.query.get('resource')}")
         body = {"access_token": "good", "expires_on": str(int(time.time()) + 86400), "token_type": "Bearer"}
         return _json(200, {**body, "resource": asked.query["resource"]})
 
-    def _of_blobs(self, asked: Asked) -> Answer | None:
-        name = asked.name()
+    def _of_storage(self, asked: Asked, store: Blobs | Container) -> Answer | None:
+        name = store.name(asked)
         with self._lock:
             kind = self.faults.next(name)
             if kind == "drop":
@@ -128,7 +132,7 @@ class AzureServer:
             try:
                 if kind in BLOB_FAULTS:
                     raise BLOB_FAULTS[kind]
-                status, headers, body = self.arm.blobs.answer(asked)
+                status, headers, body = store.answer(asked)
             except AzureFault as fault:
                 return self.arm.blobs.fault(asked, fault)
         if kind == "lose":

@@ -52,3 +52,6 @@ class GcpCloud:
 
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         self.server.compute.disks[volume][index] = data.ljust(512 << 10, b"\0")
+
+    def small_pages(self) -> None:
+        raise NotImplementedError("no index is kept there")

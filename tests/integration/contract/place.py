@@ -163,6 +163,9 @@ class KvmCloud:
             *mine,
         ]
 
+    def small_pages(self) -> None:
+        raise NotImplementedError("only fakes have pages of a size that is told")
+
     def guest_writes(self, volume: str, index: int, data: bytes) -> None:
         """By QEMU itself, through the very device that the guest has: its bitmap sees it."""
         id, _, target = volume.partition("/")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 
+from models.cloud_cache import CachedBase, CacheReport
 from models.host import HostReport, SiteReport, VmReport
 from models.migration import MigrationOutcome, Progress
-from novacron import show
+from novacron import show, show_clouds
 
+MIB = 1 << 20
 OUTCOME = MigrationOutcome(
     vm="counter",
     site="lab",
@@ -24,6 +27,22 @@ OUTCOME = MigrationOutcome(
     digest_verified=True,
     notes=("mind this",),
 )
+
+
+def test_what_a_place_keeps_is_a_table_and_what_went_is_told_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made = datetime(2026, 11, 1, tzinfo=UTC)
+    kept = CachedBase(disk="snap-1", name="web-vda", size=64 * MIB, held=8 * MIB, made=made, uses=3, saved=21 * MIB)
+    went = CachedBase(disk="snap-2", name="db-vda", size=64 * MIB, held=4 * MIB, made=made, gone="of no use")
+    report = CacheReport(
+        place="aws:eu-west-1", scope="shared", most_gib=200, days=30, bases=(kept,), removed=(went,), held=8 * MIB
+    )
+    show_clouds.cache(report)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["snap-1", "web-vda", "8.0", "MiB", "2026-11-01", "never", "3", "21.0", "MiB"]
+    assert lines[2].startswith("aws:eu-west-1 keeps 8.0 MiB in 1 bases for scope shared; 200 GiB at most, 30 days")
+    assert lines[3] == "removed snap-2 (db-vda, 4.0 MiB): of no use"
 
 
 def test_plain_progress_is_sparse(capsys: pytest.CaptureFixture[str]) -> None:

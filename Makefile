@@ -6,7 +6,7 @@ SECONDS ?=
 TWO := -n 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test test-clouds setup-boot test-boot fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
+.PHONY: help setup demo check test test-clouds setup-azurite test-azurite setup-boot test-boot fuzz chaos bench bench-datapath bench-scale lab-up lab-down clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: check ## everything, on real parts too (ARGS="-k cut" picks)
 
 test-clouds: setup ## the cloud adapters by their real SDKs against fakes that answer over HTTP; ends with what works (no root)
 	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds)
+
+setup-azurite: setup ## install what test-azurite needs: Microsoft's emulator of blobs, from npm (190 MB)
+	@scripts/setup.sh azurite
+
+test-azurite: setup-azurite ## our reader and writer of disks' pages against Azurite, and our fake compared with it
+	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds/azure/test_azurite.py)
 
 setup-boot: setup ## install what test-boot needs, and build its Debian (root or sudo; minutes)
 	@scripts/setup.sh boot

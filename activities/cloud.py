@@ -20,7 +20,7 @@ from temporalio import activity
 
 from activities import errors
 from activities.accounts import Accounts
-from clouds.capabilities import CAPABILITIES, OFFERS, Adapter, Instances
+from clouds.capabilities import CAPABILITIES, MOST_DISKS, OFFERS, Adapter, Instances
 from clouds.errors import NotFound, OperationFailed
 from clouds.tokens import TAG
 from models.cloud_move import (
@@ -40,13 +40,15 @@ from models.cloud_move import (
     RemoveThings,
     RunInstance,
 )
-from models.clouds import CloudImage, ImageOrder, Instance, InstanceOrder, Size
+from models.clouds import CloudImage, ImageOrder, Instance, InstanceOrder, Price, Size
 from models.host import SiteSettings
 
 T = TypeVar("T")
 RUNS_WITHIN = 900.0
 """An instance that does not run after this long is taken for one that will not."""
 GONE = ("terminated",)
+MOST_PRICES = 500
+"""Of an answer: they go into histories."""
 _PROBE_TIMEOUT = 5.0
 
 
@@ -69,8 +71,9 @@ class CloudActivities:
             adapter = self._catalogue(place)
             sizes = sorted(sizes_of(adapter), key=lambda size: (size.vcpus, size.memory_mib, size.name))
             assert adapter.catalogue is not None
-            prices = adapter.catalogue.prices()[:500]
-            return CloudSizes(sizes=tuple(sizes[:MOST_SIZES]), prices=prices, more=len(sizes) > MOST_SIZES)
+            shown = tuple(sizes[:MOST_SIZES])
+            prices = _relevant(adapter.catalogue.prices(), {size.name for size in shown})
+            return CloudSizes(sizes=shown, prices=prices, more=len(sizes) > MOST_SIZES)
 
         return await beating(ask)
 
@@ -90,8 +93,9 @@ class CloudActivities:
                 size=found,
                 like=tuple(difflib.get_close_matches(query.size, names, n=5)) if found is None else (),
                 quotas=adapter.catalogue.quotas(),
-                prices=adapter.catalogue.prices()[:500],
+                prices=_relevant(adapter.catalogue.prices(), {query.size}),
                 warm=adapter.block_delta is not None,
+                most_disks=MOST_DISKS.get(adapter.cloud, PlaceReport().most_disks),
                 cache=adapter.cache is not None and adapter.cache.bounds is not None,
                 export=adapter.image_export is not None,
             )
@@ -233,6 +237,11 @@ async def beating(work: Callable[[], T]) -> T:
         if told is error:
             raise
         raise told from error
+
+
+def _relevant(prices: tuple[Price, ...], sizes: set[str]) -> tuple[Price, ...]:
+    """Those of these sizes, and of all that is not asked for by the hour: a region's whole list is long."""
+    return tuple(price for price in prices if price.per != "hour" or price.item in sizes)[:MOST_PRICES]
 
 
 def _cloud(place: str) -> str:

@@ -48,7 +48,7 @@ class CloudInstanceActivities:
             named = _named(instances, query)
             awake = [each for each in named if each.state != STOPPED]
             meant = awake if len(awake) == 1 else named
-            found = meant[0] if len(meant) == 1 else None
+            found = instances.get_instance(meant[0].id) if len(meant) == 1 else None  # some lists tell no disks
             offers = OFFERS[adapter.cloud]
             export = offers["ImageExport"]
             volumes = _volumes(found) if found else ()

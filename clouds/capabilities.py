@@ -115,7 +115,7 @@ class Catalogue(Protocol):
     def list_sizes(self, page: str = "", limit: int = 100) -> SizePage: ...
     def quotas(self) -> tuple[Quota, ...]: ...
     def prices(self) -> tuple[Price, ...]:
-        """Of this region as of a day, from the repository's file; empty when the file has none."""
+        """Of this region as of a day, from the user's own list or the repository's; empty when none has any."""
 
 
 class RegionalCache(Protocol):
@@ -176,7 +176,9 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "gcp": {
         "Instances": Offer(_WORKS, "Compute Engine"),
         "ImageImport": Offer(_WORKS, "tar.gz by a resumable upload to Cloud Storage, images.insert"),
-        "ImageExport": Offer(_NONE, "no export call: needs a helper VM that copies the disk to Cloud Storage"),
+        "ImageExport": Offer(
+            _NONE, "no export call: Google's own tool boots a helper VM that copies the disk to Cloud Storage"
+        ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no page write on disks: needs a helper VM"),
         "Catalogue": Offer(_WORKS, "machine types, quotas of region and project, price file"),
         "RegionalCache": Offer(
@@ -186,9 +188,11 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
     "oci": {
         "Instances": Offer(_WORKS, "Compute of oci.core"),
         "ImageImport": Offer(_WORKS, "QCOW2 by a multipart upload to Object Storage, create_image; boot disks only"),
-        "ImageExport": Offer(_LATER, "create_image of an instance, export_image; boot disks only"),
+        "ImageExport": Offer(
+            _WORKS, "create_image of a stopped instance, export_image to Object Storage; boot disks only"
+        ),
         "BlockDelta": Offer(_NONE, "no changed-block read and no block write on volumes: needs a helper VM"),
-        "Catalogue": Offer(_WORKS, "shapes, limits; no prices, for want of a source that agrees with itself"),
+        "Catalogue": Offer(_WORKS, "shapes, limits, price file"),
         "RegionalCache": Offer(
             _LATER, "no disk starts from another with changes; part copies exist in the S3 compatible interface only"
         ),
@@ -204,6 +208,10 @@ OFFERS: dict[Cloud, dict[Capability, Offer]] = {
         "RegionalCache": Offer(_NONE, "disks are written on the host itself: there is no region between"),
     },
 }
+
+
+MOST_DISKS: dict[Cloud, int] = {"oci": 1}
+"""Of an image, where it is fewer than an order may name."""
 
 
 @dataclass(frozen=True)

@@ -174,6 +174,8 @@ class PlaceReport(Model):
     prices: Annotated[tuple[Price, ...], Field(max_length=500)] = ()
     warm: bool = False
     """It takes changed blocks."""
+    most_disks: Annotated[int, Field(ge=1)] = 21
+    """Of an image there."""
     cache: bool = False
     """Its settings name a cache."""
     export: bool = False

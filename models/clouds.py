@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
 
-from models.base import Count, Model, Name, Seconds, SocketPath, Text
+from models.base import AbsolutePath, Count, Model, Name, Seconds, SocketPath, Text
 
 Cloud = Literal["aws", "azure", "gcp", "oci", "kvm"]
 CloudId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9/][A-Za-z0-9._:/@+ ()\[\]-]{0,511}$")]
@@ -75,8 +75,8 @@ class AwsSettings(Model):
     """Profile of the AWS configuration files; None: the chain's default."""
     endpoint_url: Url | None = None
     """One address for all services: a VPC endpoint's proxy, or a test's server."""
-    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas", "s3"], Url], Field(max_length=8)] = Field(
-        default_factory=dict
+    endpoints: Annotated[dict[Literal["ec2", "ebs", "service-quotas", "pricing", "s3"], Url], Field(max_length=8)] = (
+        Field(default_factory=dict)
     )
     """An address for one service (VPC endpoints); wins over endpoint_url."""
     cache: AwsCache | None = None
@@ -136,6 +136,8 @@ class OciSettings(Model):
     profile: Name = "DEFAULT"
     public_address: bool = False
     """Give instances an address that the internet reaches."""
+    spool: AbsolutePath = "/var/lib/novacron/oci"
+    """Folder for images on their way out: needs room for the largest. Of the worker alone, never of all users."""
     endpoints: Annotated[dict[Literal["core", "storage", "limits"], ClosedUrl], Field(max_length=3)] = Field(
         default_factory=dict
     )
@@ -304,14 +306,17 @@ class Quota(Model):
     unit: Annotated[str, Field(max_length=64)] = ""
 
 
+Usd = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+
+
 class Price(Model):
-    """A price as of a day, from a file in this repository; never asked for at run time."""
+    """A price as of a day, from a list (clouds.prices); never asked for when a plan is made."""
 
     cloud: Cloud
     region: Region
     item: CloudId
     per: Literal["hour", "gb-month", "gb"]
-    usd: Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+    usd: Usd
     as_of: date
     source: Text
 

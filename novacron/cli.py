@@ -17,6 +17,7 @@ from novacron.commands.lab import lab
 from novacron.commands.ownership import owners, reconcile, recover
 from novacron.commands.plan import plan
 from novacron.commands.prepare import prepare_image
+from novacron.commands.prices import cloud_prices
 from novacron.commands.schedule import schedule
 from novacron.commands.slots import slots
 from novacron.commands.store import store
@@ -58,6 +59,7 @@ for command in (plan, *_MOVES, *_STEER, *_FLEET, *_SEEN, cloud, recover, reconci
     cli.add_command(command)
 inventory.vm.add_command(labels.label)
 image.add_command(prepare_image)
+cloud.add_command(cloud_prices)
 cloud.add_command(transfer)
 
 

@@ -1,6 +1,7 @@
 #!/bin/bash
 # setup.sh: all that NovaCron's lab needs on Debian 12: packages, the virtual environment .venv, the guest.
 # Does only what is missing, so a second run costs a moment. PYTHON chooses the interpreter (3.11 or newer).
+# `setup.sh azurite` gets what `make test-azurite` needs as well: Microsoft's emulator of blobs, from npm.
 # `setup.sh boot` gets what `make test-boot` needs as well: the tools that build a small Debian, and that Debian.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
@@ -34,6 +35,8 @@ packages=(
 )
 boot_packages=(mmdebstrap fdisk dosfstools mtools ovmf)
 if [ "${1:-}" = boot ]; then packages+=("${boot_packages[@]}"); fi
+# Node may be there from elsewhere than Debian, whose npm would then not go with it.
+if [ "${1:-}" = azurite ] && ! command -v npm >/dev/null; then packages+=(nodejs npm); fi
 install_packages() {
   command -v dpkg-query >/dev/null || fail "this is not Debian: install the like of: ${packages[*]}"
   local missing=() package
@@ -83,6 +86,18 @@ get_prometheus() {
   rm -rf "$folder"
 }
 
+# 374 packages, 190 MB; their install scripts are not run. No lock file: it would name the registry that was asked.
+azurite_version=3.35.0  # the newest that runs on Node 20
+get_azurite() {
+  local there=$lab/azurite/node_modules/azurite/package.json
+  grep -qs "\"version\": \"$azurite_version\"" "$there" && return
+  step "installing azurite $azurite_version"
+  as_root rm -rf "$lab/azurite"
+  as_root mkdir -p "$lab/azurite"
+  quietly as_root timeout 600 npm install --prefix "$lab/azurite" --ignore-scripts --no-audit --no-fund \
+    --no-package-lock --no-save "azurite@$azurite_version"
+}
+
 make_venv() {
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "$python is older than 3.11: set PYTHON"
   local stamp
@@ -112,5 +127,6 @@ get_kernel
 get_prometheus
 guest/build.sh "$lab/guest" "$kernel_root" check || as_root guest/build.sh "$lab/guest" "$kernel_root"
 tests/rdma/guest/build.sh "$lab/rdma" check || as_root tests/rdma/guest/build.sh "$lab/rdma"
+if [ "${1:-}" = azurite ]; then get_azurite; fi
 if [ "${1:-}" = boot ]; then guest/debian.sh "$lab/debian" check || as_root guest/debian.sh "$lab/debian"; fi
 step "ready ($((SECONDS - begun)) s)"

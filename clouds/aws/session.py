@@ -15,7 +15,7 @@ from clouds.aws.errors import translate
 from clouds.errors import MissingPackage, Unavailable
 from models.clouds import AwsSettings
 
-Service = Literal["ec2", "ebs", "service-quotas", "s3"]
+Service = Literal["ec2", "ebs", "service-quotas", "pricing", "s3"]
 
 
 class AwsSession:

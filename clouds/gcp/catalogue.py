@@ -1,11 +1,15 @@
-"""Machine types of the settings' zone, quotas of its region and project, prices from the repository's file."""
+"""Machine types of the settings' zone, quotas of its region and project, and prices of a
+dated list: those of types that it does not name are made of their parts'.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from clouds import prices
 from clouds.gcp.session import GcpSession
+from clouds.prices.parts import Made, with_sizes
 from models.clouds import Architecture, Firmware, Price, Quota, Size, SizePage
 
 REGION_QUOTAS = {"CPUS": "vCPU", "INSTANCES": "", "DISKS_TOTAL_GB": "GB", "SSD_TOTAL_GB": "GB", "IN_USE_ADDRESSES": ""}
@@ -15,6 +19,10 @@ LARGEST_PAGE = 500
 VIRTIO_FAMILIES = {"e2", "n1", "n2", "n2d", "t2d", "c2", "c2d", "m1", "m2", "a2", "g2", "f1", "g1"}
 """First and second generation: disks by virtio-scsi and networks by virtio. Whatever came later has NVMe and gVNIC,
 so a family that is not here is taken for one of those."""
+SHARED = {"e2-micro": 0.25, "e2-small": 0.5, "e2-medium": 1.0}
+"""CPUs that these are billed as; they show two."""
+MORE_PARTS = ("-lssd", "-metal")
+"""Ends of names of types whose price has more parts than CPUs and memory."""
 
 
 class GcpCatalogue:
@@ -39,7 +47,20 @@ class GcpCatalogue:
         return (*_quotas(region, REGION_QUOTAS), *_quotas(project, PROJECT_QUOTAS))
 
     def prices(self) -> tuple[Price, ...]:
-        return prices.of("gcp", self._gcp.settings.region)
+        known = prices.of("gcp", self._gcp.settings.region)
+        return with_sizes(known, self._made()) if known else ()
+
+    def _made(self) -> Iterator[Made]:
+        page = ""
+        while True:
+            found = self.list_sizes(page, LARGEST_PAGE)
+            for size in found.items:
+                if not size.name.endswith(MORE_PARTS):
+                    cpus = SHARED.get(size.name, float(size.vcpus))
+                    yield Made(size.name, size.name.partition("-")[0], cpus, size.memory_mib / 1024)
+            page = found.next
+            if not page:
+                return
 
 
 def _quotas(told: Any, wanted: dict[str, str]) -> list[Quota]:

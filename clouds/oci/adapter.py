@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clouds.capabilities import Adapter
 from clouds.oci.catalogue import OciCatalogue
+from clouds.oci.exports import OciExport
 from clouds.oci.images import OciImages
 from clouds.oci.instances import OciInstances
 from clouds.oci.session import OciSession
@@ -17,5 +18,6 @@ def connect(settings: OciSettings) -> Adapter:
         cloud="oci",
         instances=OciInstances(session),
         image_import=OciImages(session),
+        image_export=OciExport(session),
         catalogue=OciCatalogue(session),
     )

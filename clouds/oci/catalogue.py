@@ -1,11 +1,13 @@
-"""Shapes of the availability domain, and limits. Prices: none, because no source was found whose figures agree."""
+"""Shapes of the availability domain, limits, and prices of a dated list: those of sizes are made of their parts'."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from clouds import prices
 from clouds.oci.session import OciSession
+from clouds.prices.parts import Made, with_sizes
 from models.clouds import Architecture, Firmware, Price, Quota, Size, SizePage
 
 LIMITS = (
@@ -43,7 +45,22 @@ class OciCatalogue:
         return tuple(self._quota(*limit) for limit in LIMITS)
 
     def prices(self) -> tuple[Price, ...]:
-        return prices.of("oci", self._oci.settings.region)
+        known = prices.of("oci", self._oci.settings.region)
+        return with_sizes(known, self._made()) if known else ()
+
+    def _made(self) -> Iterator[Made]:
+        """Of flexible shapes: `VM.Standard.E5.Flex:2:16`."""
+        page = ""
+        while True:
+            found = self.list_sizes(page)
+            for size in found.items:
+                shape, _, counts = size.name.partition(":")
+                if counts:
+                    ocpus, memory = counts.split(":")
+                    yield Made(size.name, shape, float(ocpus), float(memory))
+            page = found.next
+            if not page:
+                return
 
     def _quota(self, service: str, limit: str, unit: str) -> Quota:
         settings = self._oci.settings

@@ -47,7 +47,7 @@ def translate(error: Exception, what: str) -> Exception:
         return errors.NotAuthenticated(
             f"cannot {what}: {error}", "Write ~/.oci/config (oci setup config), or set credentials to instance."
         )
-    if isinstance(error, theirs.RequestException | theirs.ConnectTimeout):
+    if isinstance(error, theirs.BaseRequestException):  # also from a body that is cut off
         return errors.Unavailable(f"cannot {what}: {error}", NETWORK)
     if isinstance(error, theirs.ClientError):
         return errors.Final(f"cannot {what}: {error}", "See the words of the SDK.")

@@ -17,11 +17,11 @@ from clouds.disks.content import ContentHash, Reader
 from clouds.disks.survey import BEAT_EVERY, Piece, Survey, survey
 from clouds.errors import BadDisk, Conflict, NotFound, NotOffered, OperationFailed, SourceChanged
 from clouds.oci.session import OciSession
+from clouds.oci.snapshots import PREFIX, OciSnapshots, is_snapshot
 from clouds.oci.uploads import OciUploads, Record
 from clouds.tokens import TAG, name
 from models.clouds import CloudImage, Cursor, DiskOrder, ImageOrder, Snapshot, Transferred
 
-PREFIX = "novacron"
 DISK_TAG = "novacron-disk"
 SECTOR = 512
 LARGEST = 400 << 30
@@ -40,6 +40,7 @@ class OciImages:
     def __init__(self, session: OciSession) -> None:
         self._oci = session
         self._uploads = OciUploads(session)
+        self._snapshots = OciSnapshots(session, self._uploads)
 
     def import_disk(self, order: DiskOrder, source: Reader, note: Note, resume: Cursor | None = None) -> Transferred:
         """The tags of the order go onto images, not onto disks: an object has none."""
@@ -62,6 +63,8 @@ class OciImages:
         return Transferred(disk=disk, size=found.size, content=found.content, blocks=found.count)
 
     def get_snapshot(self, disk: str) -> Snapshot:
+        if is_snapshot(disk):
+            return self._snapshots.get(disk)
         whole = self._uploads.whole(disk)
         record = whole or self._uploads.find(disk)
         if record is None:
@@ -70,6 +73,9 @@ class OciImages:
 
     def delete_disk(self, disk: str) -> None:
         """Raises Conflict while an image of it is there: an image's disk goes after it, as on other clouds."""
+        if is_snapshot(disk):
+            self._snapshots.delete(disk)
+            return
         for image in self._all(f"look who needs {disk}"):
             if (image.freeform_tags or {}).get(DISK_TAG) == disk:
                 raise Conflict(f"image {image.id} is made of {disk}", "Delete the image first.")

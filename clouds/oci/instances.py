@@ -18,6 +18,7 @@ STATES: dict[str, InstanceState] = {
     "RUNNING": "running",
     "STOPPING": "stopping",
     "STOPPED": "stopped",
+    "CREATING_IMAGE": "stopping",
     "TERMINATING": "terminating",
     "TERMINATED": "terminated",
 }

@@ -18,10 +18,12 @@ from clouds.oci.errors import retry_after, translate
 from models.clouds import OciSettings
 
 T = TypeVar("T")
-Service = Literal["compute", "network", "storage", "limits"]
+Service = Literal["compute", "network", "volumes", "requests", "storage", "limits"]
 _CLIENTS: dict[Service, tuple[str, str, Literal["core", "storage", "limits"]]] = {
     "compute": ("oci.core", "ComputeClient", "core"),
     "network": ("oci.core", "VirtualNetworkClient", "core"),
+    "volumes": ("oci.core", "BlockstorageClient", "core"),
+    "requests": ("oci.work_requests", "WorkRequestClient", "core"),
     "storage": ("oci.object_storage", "ObjectStorageClient", "storage"),
     "limits": ("oci.limits", "LimitsClient", "limits"),
 }
@@ -36,7 +38,7 @@ class OciSession:
 
     def call(self, what: str, service: Service, method: str, *arguments: Any, **more: Any) -> Any:
         """oci's Response of one method; `what` completes "cannot ..."."""
-        act = getattr(self._client(service), method)
+        act = getattr(self.client(service), method)
         return self.attempt(what, lambda: act(*arguments, **more))
 
     def attempt(self, what: str, act: Callable[[], T]) -> T:
@@ -48,10 +50,10 @@ class OciSession:
 
     def model(self, service: Service, name: str, **fields: Any) -> Any:
         """One of the service's models. Raises MissingPackage."""
-        self._client(service)
+        self.client(service)
         return getattr(importlib.import_module(f"{_CLIENTS[service][0]}.models"), name)(**fields)
 
-    def _client(self, service: Service) -> Any:
+    def client(self, service: Service) -> Any:
         with self._lock:
             if service not in self._clients:
                 try:

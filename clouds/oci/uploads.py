@@ -18,7 +18,7 @@ from typing import Any
 
 from clouds.disks.content import BLOCK
 from clouds.disks.survey import Piece
-from clouds.errors import Busy, Conflict, NotFound
+from clouds.errors import Busy, Conflict, Damaged, NotFound
 from clouds.oci.session import OciSession
 
 FOLDER = "novacron/"
@@ -52,10 +52,40 @@ class OciUploads:
     def whole(self, disk: str) -> Record | None:
         """Of a disk that is there."""
         with suppress(NotFound):
-            told = self._call(f"look for disk {disk}", "head_object", self.object(disk)).headers
+            told = self.head(disk)
             fields = {key: told[f"{META}{key}"] for key in ("name", "token", "content", "size")}
             return Record(**{**fields, "size": int(fields["size"])})
         return None
+
+    def head(self, disk: str) -> Any:
+        """Headers of a disk's object. Raises NotFound."""
+        return self._call(f"look for disk {disk}", "head_object", self.object(disk)).headers
+
+    def size(self, disk: str) -> int | None:
+        """Bytes of a disk's object; None while it is not there."""
+        with suppress(NotFound):
+            return int(self.head(disk)["content-length"])
+        return None
+
+    @staticmethod
+    def content_of(told: Any) -> str:
+        """The content hash in an object's headers; empty for one that was not imported by us."""
+        return str(told.get(f"{META}content", ""))
+
+    def range(self, disk: str, offset: int, length: int) -> bytes:
+        """Raises Damaged when it is not all of it."""
+        what = f"read {disk} at byte {offset}"
+
+        def read() -> bytes:
+            answer = self._oci.client("storage").get_object(
+                *self._place, self.object(disk), range=f"bytes={offset}-{offset + length - 1}"
+            )
+            return bytes(answer.data.content)
+
+        data = self._oci.attempt(what, read)
+        if len(data) != length:
+            raise Damaged(f"cannot {what}: {len(data)} bytes came, and not {length}", "It is read again.")
+        return data
 
     def find(self, disk: str) -> Record | None:
         """Of an upload that is not finished."""

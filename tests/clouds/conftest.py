@@ -24,6 +24,13 @@ BUILT: tuple[CloudName, ...] = ("aws", "azure", "gcp", "oci")
 """Adapters that the contract suite runs for here. For `kvm` it runs in tests/integration/contract, on real libvirt."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_prices_of_the_users_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NOVACRON_PRICES", str(tmp_path_factory.mktemp("prices")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def aws_of_the_session() -> Iterator[AwsCloud]:
     """One server and one adapter: boto3 takes a second to build its clients. No credentials but the test's own."""
@@ -81,7 +88,7 @@ def oci_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Oci
         server = OciServer()
         folder = tmp_path_factory.mktemp("oci")
         patch.setenv("OCI_CONFIG_FILE", str(server.write_credentials(folder)))
-        yield OciCloud(server)
+        yield OciCloud(server, folder / "spool")
         server.close()
 
 
@@ -117,9 +124,11 @@ def azure(azure_of_the_session: AzureCloud) -> Iterator[AzureCloud]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A contract runs for each cloud that has the capability; what is about all adapters runs for all."""
     if "cloud" in metafunc.fixturenames:
-        marker = metafunc.definition.get_closest_marker("capability")
+        find = metafunc.definition.get_closest_marker
+        marker = find("capability") or find("offers")
         having = [name for name in BUILT if not marker or OFFERS[name][marker.args[0]].state == "works"]
-        metafunc.parametrize("cloud", having, indirect=True)
+        one = find("one_cloud") and not marker
+        metafunc.parametrize("cloud", having[:1] if one else having, indirect=True)
 
 
 @pytest.fixture

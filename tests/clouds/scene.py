@@ -35,6 +35,8 @@ class Calls:
     """That the suite makes one of; some clouds have no more than one."""
     gives_disks_up: bool = True
     """A disk that came whole can still end badly. Elsewhere only an image of it can."""
+    snapshots_of_stopped: bool = False
+    """A snapshot is made of the disk of an instance that is stopped. Elsewhere of any."""
     priced: bool = True
     """The repository has prices."""
     limited: tuple[str, int] | None = None
@@ -177,8 +179,12 @@ class Journal:
 
     deadly: int = 10**9
     kept: list[Cursor] = field(default_factory=list)
+    moved_only: bool = False
+    """Cursors at the very beginning, by which a slow step only says that it lives, are not kept."""
 
     def __call__(self, cursor: Cursor) -> None:
+        if self.moved_only and not cursor.next_block:
+            return
         if len(self.kept) == self.deadly:
             raise Killed
         self.kept.append(cursor)
@@ -196,6 +202,20 @@ def boot_image(cloud: Cloud) -> str:
         if images.get_image(image).state == "ready":
             return image
     raise AssertionError(f"{image} is not ready")
+
+
+def stop(cloud: Cloud, instance: str) -> None:
+    """By the cloud's word."""
+    instances = cloud.adapter.instances
+    assert instances is not None
+    for wanted in ("running", "stopped"):
+        for _ in looks():
+            if instances.get_instance(instance).state == wanted:
+                break
+        else:
+            raise AssertionError(f"{instance} is not {wanted}")
+        if wanted == "running":
+            instances.stop_instance(instance)
 
 
 def instance_order(cloud: Cloud, image: str, name: str = "vm-1") -> InstanceOrder:

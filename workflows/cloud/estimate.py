@@ -1,6 +1,6 @@
 """What a move to a cloud would meet, take and cost. Pure: the VM's facts and the place's offer in, a plan out.
 
-Nothing is measured here: times are for two link speeds, and prices are the repository's dated list.
+Nothing is measured here: times are for two link speeds, and prices are those of a dated list.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FAST, SLOW = 125_000_000, 12_500_000
 HOURS = 730
 """Of a month."""
 GB = 1 << 30
-STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced"}
+STORAGE = {"aws": "gp3", "azure": "StandardSSD_LRS", "gcp": "pd-balanced", "oci": "block-volume"}
 """The disks that adapters make unless told otherwise, by their name in clouds/prices."""
 SNAPSHOT = "snapshot"
 
@@ -34,6 +34,7 @@ class Machine:
     firmware: Firmware
     memory_mib: int
     vcpus: int
+    disks: int = 1
 
 
 def plan(
@@ -132,7 +133,7 @@ def _of_the_source(wanted: CloudMoveRequest, facts: SourceFacts) -> tuple[Findin
 
 
 def _machine(facts: SourceFacts) -> Machine:
-    return Machine(facts.architecture, facts.firmware, facts.memory_mib, facts.vcpus)
+    return Machine(facts.architecture, facts.firmware, facts.memory_mib, facts.vcpus, len(facts.disks))
 
 
 def of_the_place(
@@ -143,6 +144,9 @@ def of_the_place(
     if wanted.mode == "warm" and not offer.warm:
         what = f"{wanted.to} takes no changed blocks"
         found.append(_blocker("warm", what, "Use mode auto or cold."))
+    if vm.disks > offer.most_disks:
+        what = f"{wanted.vm} has {vm.disks} disks, and an image at {wanted.to} takes {offer.most_disks}"
+        found.append(_blocker("disks", what, "Move it elsewhere, or detach the others and move them by hand."))
     if offer.size is None:
         near = f"Sizes that come near: {', '.join(offer.like)}." if offer.like else "`novacron cloud sizes` lists them."
         found.append(_blocker("size", f"{wanted.to} has no size {wanted.size}", near))

@@ -65,6 +65,7 @@ def machine(wanted: CloudTransferRequest, facts: InstanceFacts) -> Machine:
         firmware=wanted.firmware,
         memory_mib=size.memory_mib if size else 0,
         vcpus=size.vcpus if size else 0,
+        disks=len(facts.volumes),
     )
 
 

@@ -24,6 +24,7 @@ from werkzeug.wrappers import Request, Response
 
 from tests.clouds.aws.ebs import StrictEbs
 from tests.clouds.aws.objects import StrictS3
+from tests.clouds.aws.pricing import Prices
 from tests.clouds.aws.wire import AwsFault, Call, Drift, read, scope_of, strays, write, write_fault
 from tests.clouds.faults import FaultPlan, Kind
 
@@ -32,6 +33,8 @@ FAULTS: dict[tuple[str, Kind], AwsFault] = {
     ("ec2", "throttle"): AwsFault("RequestLimitExceeded", "Request limit exceeded.", 503),
     ("ebs", "throttle"): AwsFault("RequestThrottledException", "Rate exceeded.", 400, "ACCOUNT_THROTTLED"),
     ("servicequotas", "throttle"): AwsFault("ThrottlingException", "Rate exceeded.", 400),
+    ("pricing", "throttle"): AwsFault("ThrottlingException", "Rate exceeded.", 400),
+    ("pricing", "permission"): AwsFault("AccessDeniedException", "Not authorized.", 400),
     ("ec2", "quota"): AwsFault("VcpuLimitExceeded", "You have requested more vCPU capacity than your limit of 5."),
     ("ebs", "quota"): AwsFault(
         "ServiceQuotaExceededException", "Quota exceeded.", 402, "DEPENDENCY_SERVICE_QUOTA_EXCEEDED"
@@ -59,8 +62,7 @@ class AwsServer:
     """Listens on a free port of the loopback. `drift` collects what did not fit the model: tests want it empty."""
 
     def __init__(self) -> None:
-        self.strict = StrictEbs()
-        self.objects = StrictS3()
+        self.strict, self.objects, self.prices = StrictEbs(), StrictS3(), Prices()
         self.faults = FaultPlan()
         self.drift: list[str] = []
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -84,7 +86,7 @@ class AwsServer:
         for backend in _backends():
             backend.reset()
         self.strict, self.faults, self.drift, self._runs = StrictEbs(), FaultPlan(), [], {}
-        self.objects = StrictS3()
+        self.objects, self.prices = StrictS3(), Prices()
 
     def instances(self) -> list[str]:
         """Ids of those that are not terminated."""
@@ -124,6 +126,8 @@ class AwsServer:
                     answer = write(call, getattr(self.strict, call.name)(call.params))
             elif call.service == "servicequotas":
                 answer = write(call, _quota(call))
+            elif call.service == "pricing":
+                answer = write(call, self.prices.get_products(call.params))
             else:
                 answer = self._of_moto(call, environ, body)
         except AwsFault as fault:

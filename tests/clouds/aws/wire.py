@@ -21,7 +21,12 @@ from moto.core.serialize import get_serializer_class
 from moto.core.utils import get_service_model
 from werkzeug.wrappers import Request, Response
 
-SERVICES = {"ec2": ("ec2", "ec2"), "ebs": ("ebs", "rest-json"), "servicequotas": ("service-quotas", "json")}
+SERVICES = {
+    "ec2": ("ec2", "ec2"),
+    "ebs": ("ebs", "rest-json"),
+    "servicequotas": ("service-quotas", "json"),
+    "pricing": ("pricing", "json"),
+}
 """By signing name: botocore's name and the protocol that boto3 speaks to it."""
 COMMON = {
     "ExpiredTokenException", "UnrecognizedClientException", "ThrottlingException", "AccessDeniedException",
@@ -118,7 +123,7 @@ def write_fault(call: Call, fault: AwsFault) -> Response:
     if fault.code not in known:
         raise Drift(f"{call.name} cannot answer with {fault.code}: its model knows {sorted(known)}")
     told = {"message": fault.message, "Message": fault.message} | ({"Reason": fault.reason} if fault.reason else {})
-    if call.service == "servicequotas":
+    if call.service in ("servicequotas", "pricing"):
         told["__type"] = fault.code
     headers = {"x-amzn-ErrorType": fault.code}
     return Response(json.dumps(told), fault.status, headers, content_type="application/x-amz-json-1.1")

@@ -41,6 +41,6 @@ def test_prices_say_their_day_and_source_and_are_none_where_no_source_is(cloud: 
     if not cloud.calls.priced:
         assert prices == ()
         return
-    assert {price.per for price in prices} == {"hour", "gb-month", "gb"}
+    assert {price.per for price in prices} >= {"hour", "gb-month"}
     assert cloud.size in {price.item for price in prices}
     assert all(price.source and price.as_of.year >= 2026 for price in prices)

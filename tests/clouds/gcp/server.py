@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.clouds.faults import FaultPlan, Kind
+from tests.clouds.gcp.billing import Catalogue
 from tests.clouds.gcp.compute import PROJECT, StrictCompute
 from tests.clouds.gcp.storage import StrictStorage
 from tests.clouds.gcp.wire import Fault, read
@@ -56,6 +57,7 @@ class GcpServer:
         self.storage = StrictStorage(BUCKET)
         self.storage.url = self.url
         self.compute = StrictCompute(self.storage)
+        self.catalogue = Catalogue()
         self.faults = FaultPlan()
         self.drift: list[str] = []
         self.headers_of_faults: dict[str, str] = {}
@@ -91,6 +93,8 @@ class GcpServer:
                     answer = self.storage.part(verb, str(session), headers, body)
                 elif call.service == "storage":
                     answer = self.storage.answer(call)
+                elif call.service == "cloudbilling":
+                    answer = 200, {}, self.catalogue.answer(call)
                 else:
                     if kind == "fail":
                         self.compute.fail_next[call.name] = FAILURE

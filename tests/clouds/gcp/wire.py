@@ -144,7 +144,7 @@ def _judge_parameter(what: str, value: str, schema: Schema) -> None:
 @cache
 def _routes() -> tuple[_Route, ...]:
     found = []
-    for service in ("compute", "storage"):
+    for service in ("compute", "storage", "cloudbilling"):
         told = document(service)
         for method in _methods(told):
             path = method.get("flatPath", method["path"])

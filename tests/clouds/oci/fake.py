@@ -13,11 +13,12 @@ import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from clouds.disks.content import blocks
-from clouds.disks.images import open_image
+from clouds.disks.images import convert, open_image
 from tests.clouds.oci.wire import Fault
 
 COMPARTMENT, TENANCY = "ocid1.compartment.oc1..test", "ocid1.tenancy.oc1..test"
@@ -49,6 +50,13 @@ class Upload:
 class Stored:
     data: bytes
     metadata: dict[str, str]
+    whole: bool = True
+    """It came in one piece: its MD5 is told."""
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        told = {**self.metadata, "etag": _md5(self.data)}
+        return {**told, "content-md5": told["etag"]} if self.whole else told
 
 
 class StrictOci:
@@ -61,6 +69,8 @@ class StrictOci:
         self.images: dict[str, dict[str, Any]] = {}
         self.instances: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, Blocks] = {}
+        self.requests: dict[str, dict[str, Any]] = {}
+        self._exports: dict[str, list[Any]] = {}
         self.put_bytes = 0
         self.fail_next: set[str] = set()
         self._changes: dict[str, list[Any]] = {}
@@ -71,11 +81,18 @@ class StrictOci:
 
     def HeadObject(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         kept = self._object(p)
-        return 200, {**kept.metadata, "etag": _md5(kept.data)}, b""
+        return 200, kept.headers, kept.data
 
     def GetObject(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         kept = self._object(p)
-        return 200, {**kept.metadata, "etag": _md5(kept.data), "Content-Type": "application/octet-stream"}, kept.data
+        told = {**kept.headers, "Content-Type": "application/octet-stream"}
+        if "range" not in h:
+            return 200, told, kept.data
+        first, last = map(int, h["range"].removeprefix("bytes=").split("-"))
+        if first >= len(kept.data):
+            raise Fault(416, "InvalidRange", "The range is behind the object's end.")
+        part = kept.data[first : last + 1]
+        return 206, {**told, "content-range": f"bytes {first}-{first + len(part) - 1}/{len(kept.data)}"}, part
 
     def PutObject(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         self._bucket(p)
@@ -130,7 +147,7 @@ class StrictOci:
         if not asked or asked != {number: _md5(data) for number, data in upload.parts.items()}:
             raise Fault(400, "InvalidUploadPart", "The parts are not those that were sent.")
         data = b"".join(data for _, data in sorted(upload.parts.items()))
-        self.objects[upload.object] = Stored(data, upload.metadata)
+        self.objects[upload.object] = Stored(data, upload.metadata, whole=False)
         del self.uploads[p["uploadId"]]
         return 200, {"etag": _md5(data)}, b""
 
@@ -144,6 +161,8 @@ class StrictOci:
     def CreateImage(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         def make() -> dict[str, Any]:
             self._compartment(body)
+            if "instanceId" in body:
+                return self._image_of_instance(body)
             source = body["imageSourceDetails"]
             kept = self.objects.get(source["objectName"])
             if kept is None or (source["namespaceName"], source["bucketName"]) != (NAMESPACE, BUCKET):
@@ -166,8 +185,68 @@ class StrictOci:
 
         return self._once("CreateImage", h, body, make)
 
+    def _image_of_instance(self, body: Any) -> dict[str, Any]:
+        instance = self._look(self.instances, body["instanceId"])
+        if instance["lifecycleState"] != "STOPPED":  # Oracle would stop it: nobody of ours is to ask for that
+            raise Fault(409, "IncorrectState", f"The instance is {instance['lifecycleState']}.")
+        image = {
+            "id": self._id("image"), "compartmentId": COMPARTMENT, "displayName": body["displayName"],
+            "freeformTags": body.get("freeformTags", {}), "lifecycleState": "PROVISIONING", "operatingSystem": "Custom",
+            "operatingSystemVersion": "1", "timeCreated": BORN, "createImageAllowed": True, "sizeInMBs": 47694,
+        }  # fmt: skip
+        self.images[image["id"]] = image
+        self.volumes[image["id"]] = dict(self.volumes[f"{instance['id']}.boot"])
+        instance["lifecycleState"] = "CREATING_IMAGE"
+        self._later(instance, "STOPPED")
+        self._later(image, "AVAILABLE")
+        return image
+
+    def ExportImage(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        image = self._look(self.images, p["id"])
+        if h.get("if-match", _etag(image)) != _etag(image):
+            raise Fault(412, "NoEtagMatch", "The image is not the one that was seen.")
+        if image["lifecycleState"] != "AVAILABLE" or body["exportFormat"] != "QCOW2":
+            raise Fault(409, "IncorrectState", f"The image is {image['lifecycleState']}.")
+        if (body["namespaceName"], body["bucketName"]) != (NAMESPACE, BUCKET):
+            raise Fault(404, "BucketNotFound", "The bucket was not found.")
+        image["lifecycleState"] = "EXPORTING"
+        id = self._id("coreservicesworkrequest")
+        self.requests[id] = {
+            "operationType": "ExportImage", "status": "IN_PROGRESS", "id": id, "compartmentId": COMPARTMENT,
+            "resources": [{"actionType": "RELATED", "entityType": "image", "identifier": image["id"]}],
+            "percentComplete": 0.0, "timeAccepted": BORN,
+        }  # fmt: skip
+        good = "ExportImage" not in self.fail_next
+        self.fail_next.discard("ExportImage")
+        self._exports[id] = [self.slow, image, body["objectName"], good]
+        return 200, {"opc-work-request-id": id}, image
+
+    def GetWorkRequest(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        request = self.requests[p["id"]]
+        going = self._exports.get(p["id"])
+        if going:
+            going[0] -= 1
+        if going and going[0] <= 0:
+            _, image, name, good = self._exports.pop(p["id"])
+            request["status"] = "SUCCEEDED" if good else "FAILED"
+            image["lifecycleState"] = "AVAILABLE"
+            if good:
+                self.objects[name] = Stored(pack(self.volumes[image["id"]]), {})
+        return 200, {}, request
+
+    def ListWorkRequests(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        self._compartment(p)
+        found = [each for each in self.requests.values() if each["resources"][0]["identifier"] == p["resourceId"]]
+        fields = ("operationType", "status", "id", "compartmentId", "percentComplete", "timeAccepted")
+        return self._page(p, [{key: each[key] for key in fields} for each in found])
+
+    def ListWorkRequestErrors(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        told = {"code": "InvalidBucket", "message": "The bucket may not be written to.", "timestamp": BORN}
+        return self._page(p, [told])
+
     def GetImage(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
-        return 200, {}, self._look(self.images, p["id"])
+        found = self._look(self.images, p["id"])
+        return 200, {"etag": _etag(found)}, found
 
     def ListImages(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         self._compartment(p)
@@ -242,7 +321,16 @@ class StrictOci:
         return self._page(p, [{**self._attached(p), "vnicId": f"{p['instanceId']}.vnic", "subnetId": SUBNET}])
 
     def ListBootVolumeAttachments(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        if "bootVolumeId" in p:
+            p = {**p, "instanceId": p["bootVolumeId"].removesuffix(".boot")}
         return self._page(p, [{**self._attached(p), "bootVolumeId": f"{p['instanceId']}.boot"}])
+
+    def GetBootVolume(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
+        if p["id"] not in self.volumes:
+            raise Fault(404, "NotAuthorizedOrNotFound", "Authorization failed or requested resource not found.")
+        told = {"id": p["id"], "availabilityDomain": DOMAIN, "compartmentId": COMPARTMENT, "lifecycleState":
+                "AVAILABLE", "sizeInMBs": 47694, "timeCreated": BORN}  # fmt: skip
+        return 200, {}, told
 
     def ListVolumeAttachments(self, p: dict[str, str], h: dict[str, str], body: Any) -> Answer:
         self._attached(p)
@@ -338,6 +426,23 @@ def unpack(image: bytes) -> Blocks:
         path.write_bytes(image)
         with open_image(path, "qcow2") as disk:
             return {block.index: block.data for block in blocks(disk)}
+
+
+def pack(volume: Blocks) -> bytes:
+    """A QCOW2 as qemu-img writes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw, made = Path(folder) / "disk.raw", Path(folder) / "disk.qcow2"
+        with raw.open("wb") as file:
+            for index, data in volume.items():
+                file.seek(index * len(data))
+                file.write(data)
+            file.truncate(47 << 30)
+        convert(raw, "raw", made, "qcow2")
+        return made.read_bytes()
+
+
+def _etag(image: dict[str, Any]) -> str:
+    return f"{image['id'][-8:]}-{image['lifecycleState']}"
 
 
 def _md5(data: bytes) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from clouds.adapters import connect
 from models.clouds import CallSettings, OciSettings
 from tests.clouds.faults import FaultPlan
 from tests.clouds.oci.fake import BUCKET, COMPARTMENT, DOMAIN, NAMESPACE, REGION, SUBNET, TENANCY, unpack
-from tests.clouds.oci.server import OciServer
+from tests.clouds.oci.server import RANGE, OciServer
 from tests.clouds.scene import Calls
 
 
@@ -15,7 +17,7 @@ class OciCloud:
         start="CreateMultipartUpload",
         write="UploadPart",
         finish="CommitMultipartUpload",
-        read="",  # there is no export
+        read=RANGE,
         create_image="CreateImage",
         create_instance="LaunchInstance",
         reboot="InstanceAction",
@@ -23,11 +25,11 @@ class OciCloud:
         list="ListInstances",
         disks_of_an_image=1,
         gives_disks_up=False,
-        priced=False,
+        snapshots_of_stopped=True,
     )
     size = "VM.Standard.E5.Flex:2:32"
 
-    def __init__(self, server: OciServer) -> None:
+    def __init__(self, server: OciServer, spool: Path) -> None:
         self.server = server
         self.settings = OciSettings(
             region=REGION,
@@ -37,6 +39,7 @@ class OciCloud:
             subnet=SUBNET,
             namespace=NAMESPACE,
             bucket=BUCKET,
+            spool=str(spool),
             endpoints={"core": server.url, "storage": server.url, "limits": server.url},
             calls=CallSettings(attempts=3, parallel=1, poll=0.01, finish_within=30, read_timeout=20),
         )
@@ -50,7 +53,10 @@ class OciCloud:
         return self.server.cloud.put_bytes
 
     def content(self, disk: str) -> dict[int, bytes]:
-        return unpack(self.server.cloud.objects[f"novacron/{disk}.qcow2"].data)
+        cloud = self.server.cloud
+        if disk in cloud.images:  # a snapshot
+            return {index: data for index, data in sorted(cloud.volumes[disk].items()) if data.strip(b"\0")}
+        return unpack(cloud.objects[f"novacron/{disk}.qcow2"].data)
 
     def things(self) -> list[str]:
         cloud = self.server.cloud

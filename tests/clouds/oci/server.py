@@ -19,7 +19,9 @@ from tests.clouds.oci.fake import TENANCY, StrictOci
 from tests.clouds.oci.wire import Drift, Fault, judge, verify
 
 USER = "ocid1.user.oc1..test"
-CORE, STORAGE, LIMITS = "oci.core", "oci.object_storage", "oci.limits"
+CORE, STORAGE, LIMITS, REQUESTS = "oci.core", "oci.object_storage", "oci.limits", "oci.work_requests"
+RANGE = "GetObject of a range"
+"""Our name for a part of an object that is read."""
 _OBJECT = r"/n/(?P<namespace>[^/]+)/b/(?P<bucket>[^/]+)"
 _PAGED = {"limit", "page"}
 ROUTES: tuple[tuple[str, str, str, str, str, str, set[str]], ...] = (
@@ -38,6 +40,14 @@ ROUTES: tuple[tuple[str, str, str, str, str, str, set[str]], ...] = (
     ("DELETE", f"{_OBJECT}/u/(?P<object>.+)", "AbortMultipartUpload", STORAGE, "", "", {"uploadId"}),
     ("POST", "/20160918/images", "CreateImage", CORE, "CreateImageDetails", "Image", set()),
     ("GET", "/20160918/images", "ListImages", CORE, "", "list[Image]", _PAGED | {"compartmentId", "displayName"}),
+    ("POST", "/20160918/images/(?P<id>[^/]+)/actions/export", "ExportImage", CORE, "ExportImageDetails", "Image",
+     set()),
+    ("GET", "/20160918/bootVolumes/(?P<id>[^/]+)", "GetBootVolume", CORE, "", "BootVolume", set()),
+    ("GET", "/20160918/workRequests", "ListWorkRequests", REQUESTS, "", "list[WorkRequestSummary]",
+     _PAGED | {"compartmentId", "resourceId"}),
+    ("GET", "/20160918/workRequests/(?P<id>[^/]+)", "GetWorkRequest", REQUESTS, "", "WorkRequest", set()),
+    ("GET", "/20160918/workRequests/(?P<id>[^/]+)/errors", "ListWorkRequestErrors", REQUESTS, "",
+     "list[WorkRequestError]", _PAGED),
     ("GET", "/20160918/images/(?P<id>[^/]+)", "GetImage", CORE, "", "Image", set()),
     ("DELETE", "/20160918/images/(?P<id>[^/]+)", "DeleteImage", CORE, "", "", set()),
     ("POST", "/20160918/instances/?", "LaunchInstance", CORE, "LaunchInstanceDetails", "Instance", set()),
@@ -50,7 +60,7 @@ ROUTES: tuple[tuple[str, str, str, str, str, str, set[str]], ...] = (
     ("GET", "/20160918/vnicAttachments/?", "ListVnicAttachments", CORE, "", "list[VnicAttachment]",
      _PAGED | {"compartmentId", "instanceId"}),
     ("GET", "/20160918/bootVolumeAttachments/?", "ListBootVolumeAttachments", CORE, "", "list[BootVolumeAttachment]",
-     _PAGED | {"compartmentId", "instanceId", "availabilityDomain"}),
+     _PAGED | {"compartmentId", "instanceId", "availabilityDomain", "bootVolumeId"}),
     ("GET", "/20160918/volumeAttachments/?", "ListVolumeAttachments", CORE, "", "list[VolumeAttachment]",
      _PAGED | {"compartmentId", "instanceId"}),
     ("GET", "/20160918/vnics/(?P<id>[^/]+)", "GetVnic", CORE, "", "Vnic", set()),
@@ -109,7 +119,7 @@ class OciServer:
             key_id = f"{TENANCY}/{USER}/{self.fingerprint}"
             verify(self._key.public_key(), key_id, verb, target, headers, body)
             name, package, model, answers, params = self._route(verb, target)
-            kind = self.faults.next(name)
+            kind = self.faults.next(RANGE if name == "GetObject" and "range" in headers else name)
             if kind == "drop":
                 raise HungUp
             if kind in FAULTS:
@@ -122,12 +132,14 @@ class OciServer:
             with self._lock:
                 if kind == "fail":
                     self.cloud.fail_next.add(name)
-                if kind == "damage":
+                if kind == "damage" and body:
                     asked = bytes([body[0] ^ 1]) + body[1:]
                 status, more, told = getattr(self.cloud, name)(params, headers, asked)
                 if answers:
                     judge(package, told, answers, f"answer of {name}")
                     told = json.dumps(told).encode()
+                if kind == "damage" and not body:
+                    told = told[:-1] + bytes([told[-1] ^ 1])
             if kind == "lose":
                 raise HungUp
             return status, more, told

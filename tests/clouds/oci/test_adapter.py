@@ -171,10 +171,12 @@ def test_the_documented_policy_names_every_family_that_is_used() -> None:
     page = (ROOT / "docs" / "clouds.md").read_text().split("### Permissions on Oracle Cloud")[1].split("\n### ")[0]
     families = set(re.findall(r"Allow group \S+ to \w+ ([a-z-]+) in", page))
     code = "\n".join(path.read_text() for path in (ROOT / "clouds" / "oci").glob("*.py"))
-    services = set(re.findall(r'"(compute|network|storage|limits)",\s*"[a-z_]+"', code)) | {"storage"}
+    services = set(re.findall(r'"(compute|network|volumes|requests|storage|limits)",\s*"[a-z_]+"', code)) | {"storage"}
     needed = {
         "compute": {"instance-family", "volume-family"},
         "network": {"virtual-network-family"},
+        "volumes": {"volume-family"},
+        "requests": {"work-requests"},
         "storage": {"objects"},
         "limits": {"resource-availability"},
     }

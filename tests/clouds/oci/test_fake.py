@@ -46,7 +46,7 @@ def test_a_body_that_is_not_the_one_signed_is_not_taken(oci: OciCloud) -> None:
 
     from clouds.oci.session import OciSession
 
-    client = OciSession(oci.settings)._client("storage")
+    client = OciSession(oci.settings).client("storage")
     client.base_client.session = Keep()
     details = oci_model(object="x")
     client.create_multipart_upload(NAMESPACE, BUCKET, details)

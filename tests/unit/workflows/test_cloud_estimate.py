@@ -58,6 +58,7 @@ def test_all_well() -> None:
         ({"architecture": "aarch64"}, {}, "architecture"),
         ({"firmware": "uefi"}, {"size": SIZE.model_copy(update={"firmware": ("bios",)})}, "firmware"),
         ({}, {"size": None, "like": ("t3.large",)}, "size"),
+        ({}, {"most_disks": 1}, "disks"),
         ({}, {"quotas": (Quota(name="vCPUs", limit=5, used=4, unit="vCPU"),)}, "quota"),
     ],
 )

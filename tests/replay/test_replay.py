@@ -17,7 +17,7 @@ from workflows import EVENT_WORKFLOWS, WORKFLOWS
 from workflows.plugin import plugin, sandboxed
 
 KINDS = {str(workflow._Definition.must_from_class(each).name): each for each in (*WORKFLOWS, *EVENT_WORKFLOWS)}
-NOT_RECORDED = {"novacron.Bandwidth", "novacron.Survey"}
+NOT_RECORDED = {"novacron.Bandwidth", "novacron.CloudCache", "novacron.Survey"}
 """They are asked for an answer and hold no decision that a deployment could park for long."""
 HISTORIES = {path.stem: path.read_text() for path in (Path(__file__).parent / "histories").glob("*.json")}
 

@@ -21,13 +21,13 @@ check: setup ## the fast part of the tests: lint, types, unit tests, clouds (no 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest $(TWO) -q -m "not real and not temporal and not boot"
+	$(BIN)/pytest $(TWO) -q -m "not real and not temporal and not boot and not azurite"
 
 test: check ## everything, on real parts too (ARGS="-k cut" picks)
 	$(SUDO) $(BIN)/pytest $(TWO) $(if $(ARGS),$(ARGS),-v -m "real or temporal")
 
 test-clouds: setup ## the cloud adapters by their real SDKs against fakes that answer over HTTP; ends with what works (no root)
-	$(BIN)/pytest -q $(if $(ARGS),$(ARGS),tests/clouds)
+	$(BIN)/pytest -q -m "not azurite" $(if $(ARGS),$(ARGS),tests/clouds)
 
 setup-azurite: setup ## install what test-azurite needs: Microsoft's emulator of blobs, from npm (190 MB)
 	@scripts/setup.sh azurite

@@ -20,7 +20,10 @@ from tests.clouds.azure.azurite import PROGRAM, Azurite
 from tests.clouds.azure.blobs import Blob
 from tests.clouds.azure.scene import AzureCloud
 
-pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not there: scripts/setup.sh azurite")
+pytestmark = [
+    pytest.mark.azurite,
+    pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} is not there: `make test-azurite` gets it"),
+]
 SIZE = (8 << 20) + PAGE
 """With the footer."""
 

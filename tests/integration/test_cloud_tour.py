@@ -43,6 +43,8 @@ async def site(scene: Scene, aws: AwsCloud) -> AsyncIterator[Scene]:
     for file, text in zip(files, before, strict=True):
         file.write_text(json.dumps({**json.loads(text), "clouds": [aws.settings.model_dump(mode="json")]}))
     await asyncio.to_thread(_restart, scene)
+    code, out, err = await command("novacron", "reconcile")
+    assert code == 0, out + err
     yield scene
     for file, text in zip(files, before, strict=True):
         file.write_text(text)

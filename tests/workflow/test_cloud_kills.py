@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -211,15 +213,22 @@ class Scene:
 
 
 @pytest.fixture
-def scene(site: FakeSite, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+def folder() -> Iterator[Path]:
+    """A round's socket lies in it, and a socket's path has 107 bytes: pytest's own folders are too deep."""
+    with tempfile.TemporaryDirectory(prefix="kills-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def scene(site: FakeSite, request: pytest.FixtureRequest, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
     cloud: Cloud = request.getfixturevalue(request.param)
     monkeypatch.setattr(arrived, "ask_qemu", qemu)
     monkeypatch.setattr("clouds.transfer.FLUSH_EVERY", PART)
     for module in ("cloud", "cloud_arrivals", "cloud_instances"):
         monkeypatch.setattr(f"activities.{module}.time", Haste())
     control = Accounts((cloud.settings,), "the test", lambda _: cloud.adapter)
-    source = Source(tmp_path, cloud.settings, blocks=48, adapter=cloud.adapter)
-    here = Arrival(tmp_path / "images", cloud.settings, adapter=cloud.adapter)
+    source = Source(folder, cloud.settings, blocks=48, adapter=cloud.adapter)
+    here = Arrival(folder / "images", cloud.settings, adapter=cloud.adapter)
     found = Scene(site, cloud, source, here, control)
     source.domain.on_change = lambda number: found.becomes("host-a", number)
     here.libvirt.on_change = lambda number: found.becomes("host-b", number)

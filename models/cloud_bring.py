@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, field_validator
@@ -11,6 +12,7 @@ from models.base import AbsolutePath, Address, Count, MigrationId, Model, Name, 
 from models.cloud_move import (
     MOST_DISKS,
     MOST_ROUNDS,
+    Cost,
     CutOverRequest,
     DiskSent,
     Place,
@@ -244,6 +246,14 @@ class BringPlan(Model):
     volumes: Annotated[tuple[str, ...], Field(max_length=128)] = ()
     steps: Annotated[tuple[Text, ...], Field(max_length=32)] = ()
     findings: Annotated[tuple[Finding, ...], Field(max_length=64)] = ()
+    disk_bytes: Count = 0
+    """Of whole disks: how much of them was ever written, a cloud tells with a snapshot, and a plan makes none."""
+    seconds: tuple[Seconds, Seconds] = (0, 0)
+    """For the first copy at most, at 1 Gbit/s and at 100 Mbit/s."""
+    costs: Annotated[tuple[Cost, ...], Field(max_length=16)] = ()
+    """Of a dry run."""
+    prices_as_of: date | None = None
+    prices_source: Text = ""
 
     @property
     def ok(self) -> bool:

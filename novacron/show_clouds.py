@@ -54,6 +54,14 @@ def plan(made: CloudPlan) -> None:
     if made.cached:
         saves = "not compared" if made.saved_bytes is None else f"have about {details.size(made.saved_bytes)} of it"
         click.echo(f"  bases that are kept there: {saves}{f' ({made.cache})' if made.cache else ''}")
+    _costs(made)
+    for change in made.prepared.changes if made.prepared else ():
+        click.echo(f"to be changed, {change.rule}: {change.path}: {change.before} -> {change.after}")
+    for finding in made.findings:
+        click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
+
+
+def _costs(made: CloudPlan | BringPlan) -> None:
     for cost in made.costs:
         click.echo(
             f"  {f'{cost.usd:.2f} USD' if cost.usd is not None else 'price not known'} "
@@ -61,10 +69,6 @@ def plan(made: CloudPlan) -> None:
         )
     if made.prices_as_of:
         click.echo(f"  prices as of {made.prices_as_of} ({made.prices_source})")
-    for change in made.prepared.changes if made.prepared else ():
-        click.echo(f"to be changed, {change.rule}: {change.path}: {change.before} -> {change.after}")
-    for finding in made.findings:
-        click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
 
 
 def bring_plan(made: BringPlan) -> None:
@@ -72,7 +76,12 @@ def bring_plan(made: BringPlan) -> None:
     click.echo(f"{made.vm} from {made.place} to {made.host}, {how}:")
     for number, step in enumerate(made.steps, 1):
         click.echo(f"  {number}. {step}")
-    click.echo("how large its disks are, the cloud tells with the first snapshot")
+    fast, slow = made.seconds
+    click.echo(
+        f"disks: {details.size(made.disk_bytes)}, all to be fetched at most: {details.duration(fast)} at 1 Gbit/s, "
+        f"{details.duration(slow)} at 100 Mbit/s"
+    )
+    _costs(made)
     for finding in made.findings:
         click.echo(f"{finding.severity} [{finding.id}]: {finding.what}. {finding.remedy}")
 

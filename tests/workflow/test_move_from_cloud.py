@@ -141,9 +141,12 @@ async def test_a_dry_run_plans_and_touches_nothing(site: FakeSite) -> None:
     assert result.plan is not None
     assert result.plan.ok
     assert (result.plan.instance, result.plan.warm, result.plan.volumes) == (INSTANCE, True, ("vol-1",))
+    assert result.plan.disk_bytes == 64 * MIB
+    assert [cost.per for cost in result.plan.costs] == ["once", "month", "month"]
     assert {entry for entry in site.journal if "look_for_vm" not in entry} == {
         "cloud.find_instance",
         "host-b.inspect_arrival",
+        "cloud.place_report",
     }
     assert site.leases.records[UUID].operation == ""
 

@@ -9,10 +9,12 @@ from temporalio import workflow
 from models import failures
 from models.cloud_bring import ArrivalFacts, ArrivalQuery, BringPlan, CloudBringRequest, InstanceFacts
 from models.cloud_move import owner_of
+from models.clouds import Price
 from models.host import VmSighting
 from models.migration import VmRef
 from workflows import errors, request
 from workflows.calls.arrivals import ArrivalHost, SourceCloud
+from workflows.calls.cloud import CloudSite
 from workflows.calls.owners import Leases
 from workflows.calls.site import Control, Host
 from workflows.cloud import arrival_plan
@@ -40,11 +42,14 @@ async def survey(site: str, wanted: CloudBringRequest) -> Survey:
     request.check_host(await Control(site).hosts(), "to", wanted.to)
     seen = await alive_nowhere(site, wanted.vm)
     source = SourceCloud(site, wanted.source)
-    facts = await source.find(wanted.vm, wanted.instance)
+    facts = await source.find(wanted.vm, wanted.instance, sizes=True)
     vm = VmRef(vm=wanted.vm, uuid=await uuid_of(site, wanted.vm, wanted.source, seen, wanted.to))
     query = ArrivalQuery(place=wanted.source, vm=vm, folder=wanted.folder)
     host = await ArrivalHost(site, wanted.to).inspect(query)
-    return Survey(facts, host, vm, arrival_plan.plan(wanted, facts, host))
+    prices: tuple[Price, ...] = ()
+    if wanted.dry_run and facts.instance:
+        prices = (await CloudSite(site, wanted.source).report(facts.instance.size)).prices
+    return Survey(facts, host, vm, arrival_plan.plan(wanted, facts, host, prices))
 
 
 def refuse(plan: BringPlan) -> None:

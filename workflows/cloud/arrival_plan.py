@@ -1,18 +1,28 @@
-"""What a move from a cloud would meet, and do. Pure: what the cloud and the host said in, a plan out.
+"""What a move from a cloud would meet, take and cost. Pure: what the cloud and the host said in, a plan out.
 
-A cloud tells how large a disk is with its first snapshot, and a plan makes none: so it tells no bytes and no times.
+Bytes are those of whole disks: how much of a disk was ever written, a cloud tells with its first snapshot, and a plan
+makes none. So they, times and traffic are the most that the first copy can come to.
 """
 
 from __future__ import annotations
 
 from models.cloud_bring import ArrivalFacts, BringPlan, CloudBringRequest, Hardware, InstanceFacts
-from models.cloud_move import MOST_DISKS, CutOverRequest
+from models.cloud_move import MOST_DISKS, Cost, CutOverRequest, cloud_of
+from models.clouds import Price
 from models.host import Finding
+from workflows.cloud import estimate
+from workflows.cloud.estimate import FAST, GB, SLOW
 from workflows.cloud.rounds import when
 
+EGRESS = "internet-egress"
+"""Traffic out of a cloud, by its name in clouds/prices."""
 
-def plan(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts) -> BringPlan:
-    warm = goes_warm(wanted, facts)
+
+def plan(
+    wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts, prices: tuple[Price, ...] = ()
+) -> BringPlan:
+    """`prices`: of the cloud; a plan that nobody reads needs none."""
+    warm, capacity = goes_warm(wanted, facts), sum(facts.sizes)
     return BringPlan(
         vm=wanted.vm,
         place=wanted.source,
@@ -22,6 +32,38 @@ def plan(wanted: CloudBringRequest, facts: InstanceFacts, host: ArrivalFacts) ->
         volumes=facts.volumes,
         steps=steps(wanted, facts, host, warm),
         findings=(*of_the_instance(wanted, wanted.source, wanted.instance, facts), *_of_the_host(wanted, facts, host)),
+        disk_bytes=capacity,
+        seconds=(round(capacity / FAST, 1), round(capacity / SLOW, 1)),
+        costs=_costs(wanted, capacity, prices) if prices else (),
+        prices_as_of=prices[0].as_of if prices else None,
+        prices_source=prices[0].source if prices else "",
+    )
+
+
+def _costs(wanted: CloudBringRequest, capacity: int, prices: tuple[Price, ...]) -> tuple[Cost, ...]:
+    size = -(-capacity // GB)
+    disk = estimate.price(prices, estimate.STORAGE.get(cloud_of(wanted.source), ""), "gb-month")
+    kept = Cost(
+        what=f"{size} GiB of disks of the instance, for as long as it is kept, stopped",
+        usd=estimate.times(disk, size),
+        per="month",
+    )
+    return (*of_leaving(wanted.source, size, size, prices), kept)
+
+
+def of_leaving(place: str, size: int, out: int, prices: tuple[Price, ...]) -> tuple[Cost, ...]:
+    """GiB of disks, and GiB that are read of them. By the price of the internet, which is the most."""
+    return (
+        Cost(
+            what=f"{out} GiB out of {place} at most, for the first copy",
+            usd=estimate.times(estimate.price(prices, EGRESS, "gb"), out),
+            per="once",
+        ),
+        Cost(
+            what=f"{size} GiB of snapshots in {place}, if kept; the move removes them",
+            usd=estimate.times(estimate.price(prices, estimate.SNAPSHOT, "gb-month"), size),
+            per="month",
+        ),
     )
 
 

@@ -12,12 +12,10 @@ from models.cloud_transfer import CloudTransferRequest, TransferPlan
 from models.clouds import Price
 from models.host import Finding
 from workflows.cloud import arrival_plan, estimate
-from workflows.cloud.arrival_plan import ran
+from workflows.cloud.arrival_plan import EGRESS, ran
 from workflows.cloud.estimate import FAST, GB, SLOW, Machine
 from workflows.cloud.rounds import when
 
-EGRESS = "internet-egress"
-"""Traffic out of a cloud, by its name in clouds/prices."""
 ARCHIVES = ("gcp", "oci")
 """Clouds that take a disk as one archive: it is read once to know it, and once to send it."""
 ONE_DISK = ("oci",)
@@ -133,18 +131,7 @@ def costs(
     """Traffic once, by the price of the internet, which is the most; then what the instance costs."""
     size = -(-capacity // GB)
     out = size * (2 if cloud_of(wanted.to) in ARCHIVES else 1)
-    told = [
-        Cost(
-            what=f"{out} GiB out of {wanted.source} at most, for the first copy",
-            usd=estimate.times(estimate.price(at_source, EGRESS, "gb"), out),
-            per="once",
-        ),
-        Cost(
-            what=f"{size} GiB of snapshots in {wanted.source}, if kept; the move removes them",
-            usd=estimate.times(estimate.price(at_source, estimate.SNAPSHOT, "gb-month"), size),
-            per="month",
-        ),
-    ]
+    told = [*arrival_plan.of_leaving(wanted.source, size, out, at_source)]
     if reads_back(wanted, offer):
         told.append(
             Cost(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import pytest
 
 from models.cloud_bring import ArrivalFacts, CloudBringRequest, InstanceFacts
-from models.clouds import Instance, InstanceState, Size
+from models.clouds import Instance, InstanceState, Price, Size
 from models.migration import VmRef
 from workflows.cloud import arrival_plan
 
@@ -37,6 +38,18 @@ def test_nothing_speaks_against_a_vm_that_is_known_there() -> None:
     made = arrival_plan.plan(request(), instance(), host())
     assert (made.ok, made.warm, made.findings) == (True, True, ())
     assert any("stop instance i-1" in step for step in made.steps)
+
+
+def test_a_plan_tells_the_most_that_the_first_copy_can_come_to_and_what_it_costs() -> None:
+    prices = tuple(
+        Price(cloud="aws", region="eu-west-1", item=item, per=per, usd=usd, as_of=date(2026, 9, 6), source="a list")
+        for item, per, usd in (("internet-egress", "gb", 0.09), ("gp3", "gb-month", 0.08))
+    )
+    made = arrival_plan.plan(request(), instance(sizes=(10 << 30, 1)), host(), prices)
+    assert made.disk_bytes == (10 << 30) + 1
+    assert made.seconds == (85.9, 859.0)
+    assert [(cost.usd, cost.per) for cost in made.costs] == [(0.99, "once"), (None, "month"), (0.88, "month")]
+    assert (made.prices_as_of, made.prices_source) == (date(2026, 9, 6), "a list")
 
 
 @pytest.mark.parametrize(

@@ -98,17 +98,18 @@ def test_whatever_happens_a_lane_counts_on_one_path_at_most(count: int, events: 
 
 
 def test_one_port_is_bound_at_every_address_or_at_none() -> None:
-    with socket.create_server(("127.0.0.2", 0)) as taken:
+    """At addresses that nothing else here uses: at the usual one another test may have the port meanwhile."""
+    with socket.create_server(("127.0.7.2", 0)) as taken:
         port = taken.getsockname()[1]
-        first, second = listen_tcp(("127.0.0.1", "127.0.0.2"), 0, (port, port + 20))
+        first, second = listen_tcp(("127.0.7.1", "127.0.7.2"), 0, (port, port + 20))
         with first, second:
             assert first.getsockname()[1] == second.getsockname()[1] > port
-            assert second.getsockname()[0] == "127.0.0.2"
-        with pytest.raises(StartFailed, match=f"127.0.0.2 port {port}"):
-            listen_tcp(("127.0.0.1", "127.0.0.2"), port, (port, port))
-        with pytest.raises(StartFailed, match=r"127\.0\.0\.1 and 127\.0\.0\.2"):
-            listen_tcp(("127.0.0.1", "127.0.0.2"), 0, (port, port))
-        with socket.create_server(("127.0.0.1", port)):
+            assert second.getsockname()[0] == "127.0.7.2"
+        with pytest.raises(StartFailed, match=f"127.0.7.2 port {port}"):
+            listen_tcp(("127.0.7.1", "127.0.7.2"), port, (port, port))
+        with pytest.raises(StartFailed, match=r"127\.0\.7\.1 and 127\.0\.7\.2"):
+            listen_tcp(("127.0.7.1", "127.0.7.2"), 0, (port, port))
+        with socket.create_server(("127.0.7.1", port)):
             pass  # it was given free again
 
 
